@@ -1,0 +1,91 @@
+"""Every error a user can cause, as one small tree.
+
+::
+
+    SrquantError               exit code 2, one clear line, no traceback
+    ├── ArgumentError          a value breaks its rule (bits=1, tile=3, an unknown field)
+    ├── UnknownNameError       no method, network or field of that name; suggests the nearest
+    ├── ImageError             an image or a folder of images that cannot be used
+    ├── NetworkError           float weights that cannot be opened as a network
+    ├── ModelFileError         a saved model that cannot be read
+    ├── OutputError            a file or folder that cannot be written
+    ├── MemoryLimitError       the work does not fit into the memory of the device
+    ├── TrainingError          a training run that cannot go on
+    ├── FinetuningError        bounds that cannot be learned any further
+    └── MissingExtraError      an optional dependency is not installed
+
+A message names the argument, its value, the rule, and a way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SrquantError(Exception):
+    """Base of every error the project raises for a user's mistake or a broken input."""
+
+
+class ArgumentError(SrquantError, ValueError):
+    """A value breaks its rule."""
+
+
+class UnknownNameError(ArgumentError):
+    """There is no thing of that name.
+
+    Args:
+        what: The kind of thing asked for, as a noun ("method").
+        name: The unknown name.
+        known: All valid names; the nearest is suggested.
+    """
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {what} {name!r}; {hint}known: {', '.join(names) or 'none'}")
+
+
+class ImageError(SrquantError):
+    """An image or a folder of images cannot be used."""
+
+
+class NetworkError(SrquantError):
+    """Float weights cannot be opened as a network."""
+
+
+class ModelFileError(SrquantError):
+    """A saved model cannot be read."""
+
+
+class OutputError(SrquantError):
+    """A file or folder cannot be written."""
+
+
+class MemoryLimitError(SrquantError, MemoryError):
+    """The work does not fit into the memory of the device."""
+
+
+class TrainingError(SrquantError):
+    """A training run cannot go on."""
+
+
+class FinetuningError(SrquantError):
+    """Finetuning cannot go on."""
+
+
+class MissingExtraError(SrquantError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        need: What needs it ("opening this network").
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(f"{need} needs an optional dependency; install it with: pip install 'srquant[{extra}]'")
+
+
+class UnlikeWarning(UserWarning):
+    """The float network's output does not look like its input: most likely its value range is another one."""

@@ -1,0 +1,51 @@
+"""Memory of the process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+from srquant.errors import MemoryLimitError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensor instead of giving it back to the system.
+
+    Every large tensor otherwise costs a page fault per 4 KiB when it is first written, which takes longer than the
+    arithmetic of an element-wise operation. It is a setting of the whole process, so only the command line makes it.
+    On C libraries other than glibc it does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _NEVER)
+    mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+@contextmanager
+def memory_errors(advice: str) -> Generator[None]:
+    """Turn an allocation that failed, on any device, into an error that says what to do.
+
+    Raises:
+        MemoryLimitError: The body ran out of memory.
+    """
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise MemoryLimitError(f"out of memory; {advice}") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise MemoryLimitError(f"out of memory; {advice}") from error
