@@ -1,0 +1,31 @@
+"""Quantizers. Each module of this folder that defines a named ``Quantizer`` is found by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from srquant.plugins import plugin, plugins
+from srquant.quantizers.base import BITS as BITS
+from srquant.quantizers.base import Quantizer as Quantizer
+from srquant.quantizers.base import check_bits as check_bits
+from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
+from srquant.quantizers.piecewise_linear import find_sides as find_sides
+from srquant.quantizers.uniform import Symmetric as Symmetric
+from srquant.quantizers.uniform import Uniform as Uniform
+
+
+def all_quantizers() -> dict[str, type[Quantizer]]:
+    """Every quantizer class, by name."""
+    return plugins("srquant.quantizers", Quantizer)
+
+
+def build_quantizer(name: str, arguments: Mapping[str, Any], bounds: Mapping[str, Tensor]) -> Quantizer:
+    """Make a quantizer from what a file says of it.
+
+    Raises:
+        UnknownNameError: There is no quantizer of that name.
+    """
+    return plugin("srquant.quantizers", Quantizer, "quantizer", name)(**arguments, **bounds)

@@ -1,0 +1,82 @@
+"""What every quantizer is: integer codes and a decoding."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from srquant import functional
+from srquant.errors import ArgumentError
+
+NARROWEST = 1e-3
+"""Two bounds are kept apart by this share of the larger."""
+
+BITS = range(2, 9)
+"""Bit widths that can be asked for."""
+
+
+def check_bits(bits: int, name: str = "bits") -> None:
+    """Refuse bit widths outside 2…8.
+
+    Raises:
+        ArgumentError: They are.
+    """
+    if bits not in BITS:
+        raise ArgumentError(
+            f"{name}={bits} is outside {BITS[0]}…{BITS[-1]}; fewer bits cannot be quantized to, "
+            f"more gain nothing over 8"
+        )
+
+
+class Quantizer(nn.Module):
+    """Maps real values to at most 2^bits integer codes and codes to values, on a piecewise-affine grid.
+
+    ``forward`` is decode ∘ codes with straight-through gradients; the bounds are parameters, so finetuning can learn
+    them. A new quantizer is a new file in this folder: a subclass with a ``name``, parameters of shape ``()`` (whole
+    tensor) or ``(c,)`` (per channel, along axis 0), and the attributes and methods below.
+    """
+
+    name: ClassVar[str]
+    """Name in files."""
+    bits: int
+    steps: functional.Steps
+    """Steps of each segment of the grid; at most 2^bits - 1 in all."""
+
+    def knots(self) -> Tensor:
+        """Increasing knots of the grid, ``(m + 1,)`` or ``(c, m + 1)``, differentiable in the bounds."""
+        raise NotImplementedError
+
+    def constrain(self) -> None:
+        """Put bounds that learning has moved too far back in order, in place; called without gradients."""
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        """What :meth:`__init__` takes besides the bounds, as JSON values."""
+        return {"bits": self.bits}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values of the nearest levels; shape, dtype and memory format of ``x``."""
+        return functional.quantize(x, self.knots(), self.steps)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes in [0, 2^bits), int16."""
+        return functional.grid_codes(x, self.knots(), self.steps)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Values of integer codes, float32."""
+        return functional.grid_values(codes, self.knots().detach(), self.steps)
+
+    def levels(self) -> Tensor:
+        """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
+        return functional.grid_levels(self.knots().detach(), self.steps)
+
+    def extra_repr(self) -> str:
+        bounds = ", ".join(f"{name}={_shown(value)}" for name, value in self.named_parameters())
+        return f"bits={self.bits}, {bounds}"
+
+
+def _shown(value: Tensor) -> str:
+    if value.ndim == 0:
+        return f"{float(value):.4g}"
+    return f"{float(value.min()):.4g}…{float(value.max()):.4g} ({len(value)} channels)"

@@ -1,0 +1,10 @@
+"""Rules for bounds, named by what they compute. A new one is a new file."""
+
+from __future__ import annotations
+
+from srquant.ranges.base import Bounds as Bounds
+from srquant.ranges.base import Range as Range
+from srquant.ranges.extremes import Extremes as Extremes
+from srquant.ranges.least_squares import LeastSquares as LeastSquares
+from srquant.ranges.quantiles import Quantiles as Quantiles
+from srquant.ranges.quantiles import quantile as quantile

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srquant.errors import ArgumentError
+from srquant.functional import grid_levels, quantize
+from srquant.ranges import Extremes, LeastSquares, Quantiles, quantile
+from srquant.sorted_values import SortedValues, thin
+
+
+def test_extremes() -> None:
+    rows = torch.tensor([[1.0, -3.0, 2.0], [5.0, 5.0, 4.0]])
+    bounds = Extremes()(rows)
+    assert bounds["lower"].tolist() == [-3, 4]
+    assert bounds["upper"].tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 1000, 600_000])
+@pytest.mark.parametrize("q", [0.0, 0.01, 0.5, 0.99, 0.999, 1.0])
+def test_quantiles_equal_numpy(count: int, q: float) -> None:
+    rows = torch.randn(2, count) ** 3
+    expected = np.quantile(rows.numpy().astype(np.float64), q, axis=1)
+    np.testing.assert_allclose(quantile(rows, q).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arrange", ["sorted", "constant", "two values", "periodic"])
+def test_quantiles_are_exact_where_a_sample_misleads(arrange: str) -> None:
+    count = 700_000
+    x = {
+        "sorted": torch.randn(count).sort().values,
+        "constant": torch.full((count,), 2.5),
+        "two values": (torch.arange(count) % 100 == 0).float(),
+        "periodic": torch.where(torch.arange(count) % (count // (1 << 16)) == 0, 100.0, torch.randn(count)),
+    }[arrange]
+    np.testing.assert_allclose(float(quantile(x[None], 0.99)), np.quantile(x.numpy(), 0.99), rtol=1e-6)
+
+
+def test_long_rows_are_thinned_without_favouring_channels() -> None:
+    channels = 64
+    x = torch.arange(channels, dtype=torch.float32).repeat(1 << 14)[None]
+    for samples in (1 << 10, 3000, 1 << 14, 10_000):
+        found = thin(x, samples)
+        assert found.shape[1] >= samples
+        counts = torch.bincount(found[0].long(), minlength=channels)
+        assert int(counts.min()) > 0.9 * found.shape[1] / channels
+
+
+def test_percentiles_cut_both_sides() -> None:
+    rows = torch.arange(1001, dtype=torch.float32)[None]
+    bounds = Quantiles(0.99)(rows)
+    assert (float(bounds["lower"]), float(bounds["upper"])) == pytest.approx((10, 990))
+    with pytest.raises(ArgumentError, match=r"share=0.3 is outside \(0.5, 1\]"):
+        Quantiles(0.3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=50),
+    st.lists(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4, unique=True), min_size=1, max_size=5),
+)
+def test_prefix_sums_give_the_exact_squared_error(values: list[float], grids: list[list[float]]) -> None:
+    x = torch.tensor(values)
+    levels = torch.tensor([sorted(grid) for grid in grids])
+    found = SortedValues(x[None]).squared_error(levels[None])[0]
+    slow = (x[None, :, None].double() - levels[:, None].double()).abs().amin(-1).square().sum(-1)
+    torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-6)
+
+
+def search_slowly(x: torch.Tensor, bits: int, candidates: int) -> float:
+    """The least squared error over all pairs of clipping factors, by quantizing the tensor for each."""
+    best = float("inf")
+    factors = torch.arange(1, candidates + 1) / candidates
+    for low in (x.min().clamp(max=0) * factors).unique():
+        for high in (x.max().clamp(min=0) * factors).unique():
+            error = float((quantize(x, torch.stack((low, high)), (2**bits - 1,)) - x).square().sum())
+            best = min(best, error)
+    return best
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "relu"])
+def test_least_squares_finds_nearly_the_best_pair_of_bounds(kind: str, bits: int) -> None:
+    x = torch.randn(600)
+    x = {"normal": x, "heavy": x**3, "relu": x.relu()}[kind]
+    bounds = LeastSquares(bits, candidates=20)(x[None])
+    knots = torch.cat((bounds["lower"], bounds["upper"]))
+    found = float((quantize(x, knots, (2**bits - 1,)) - x).square().sum())
+    assert found <= 1.02 * search_slowly(x, bits, 20)
+    extremes = float((quantize(x, torch.stack((x.min(), x.max())), (2**bits - 1,)) - x).square().sum())
+    assert found < extremes
+
+
+def test_symmetric_least_squares_is_the_best_candidate() -> None:
+    rows = torch.randn(3, 500) ** 3
+    bounds = LeastSquares(4, symmetric=True, candidates=50)(rows)
+    for row, upper in zip(rows, bounds["upper"], strict=True):
+        candidates = row.abs().max() * torch.arange(1, 51) / 50
+        errors = [float((quantize(row, torch.stack((-u, u)), (15,)) - row).square().sum()) for u in candidates]
+        assert float(upper) == pytest.approx(float(candidates[int(np.argmin(errors))]))
+    torch.testing.assert_close(bounds["lower"], -bounds["upper"])
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
+def test_constant_tensors_have_bounds(value: float) -> None:
+    rows = torch.full((1, 10), value)
+    for rule in (Extremes(), Quantiles(), LeastSquares(4)):
+        bounds = rule(rows)
+        levels = grid_levels(torch.cat((bounds["lower"], bounds["upper"])), (15,))
+        assert float((levels - value).abs().min()) <= 1e-6
