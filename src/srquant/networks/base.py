@@ -1,0 +1,127 @@
+"""What a float network tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from srquant.errors import NetworkError
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Names of the multiplications at a network's ends, which the edge protocols treat apart.
+
+    ``8bit`` (OAPTQ table 1) gives ``first``, ``upsampler`` and ``last`` 8 bits; ``float`` (OAPTQ tables 2 and 3)
+    leaves ``first``, ``after_body``, ``upsampler`` and ``last`` untouched.
+    """
+
+    first: tuple[str, ...] = ()
+    after_body: tuple[str, ...] = ()
+    upsampler: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+
+    def role(self, name: str) -> str:
+        """``first``, ``after_body``, ``upsampler``, ``last`` or ``body``."""
+        for role in ("first", "after_body", "upsampler", "last"):
+            if name in getattr(self, role):
+                return role
+        return "body"
+
+
+class SRNetwork(nn.Module):
+    """A float super-resolution network: ``n 3 h w`` in [0, value_range] to ``n 3 scale·h scale·w`` in the same range.
+
+    It takes any height and width from 1 pixel on, and knows nothing of quantization. Every multiplication is a
+    ``Conv2d``, ``Linear`` or :class:`~srquant.networks.modules.MatMul`.
+
+    A new network is a new file in this folder: a subclass with the attributes below. :meth:`read` recognises
+    published weights and translates their layout, so that no file needs an architecture flag.
+    """
+
+    name: ClassVar[str]
+    """Name in files and on the command line."""
+    Config: ClassVar[type]
+    """Frozen dataclass of the hyper-parameters; ``cls(config)`` builds the network."""
+
+    config: Any
+    scale: int
+    value_range: float
+    """Largest value of the input and output images: 1 or 255."""
+    alignment: int = 1
+    """Tiles whose corners are multiples of this are computed as inside the whole image."""
+    receptive_field: int | None = None
+    """How many pixels of the input, in each direction, can change an output pixel; None when it is not bounded."""
+
+    @property
+    def edges(self) -> Edges:
+        """The network's ends."""
+        raise NotImplementedError
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the modules whose outputs finetuning may compare."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, state: State, value_range: float | None) -> tuple[Any, State] | None:
+        """Recognise weights of this network in any of its published layouts.
+
+        Args:
+            state: Keys and tensors of a checkpoint.
+            value_range: What the user says of the network's input range; None to deduce it.
+
+        Returns:
+            The hyper-parameters and the weights under this class's own keys, or None if these are not its weights.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, config: Any, state: Mapping[str, Tensor]) -> Self:
+        """Make the network and fill it.
+
+        Raises:
+            NetworkError: Keys are missing or unexpected, or shapes disagree.
+        """
+        network = cls(config)
+        own = network.state_dict()
+        check_keys(cls.name, own, state)
+        network.load_state_dict({key: state[key] for key in own})
+        return network.eval()
+
+
+def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Compare the keys and shapes a network has with those of given weights.
+
+    Raises:
+        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape.
+    """
+    shapes = [
+        f"{key} is {list(given[key].shape)}, expected {list(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    problems = [
+        _listing("missing keys", [key for key in own if key not in given]),
+        _listing("unexpected keys", [key for key in given if key not in own]),
+        _listing("shapes that disagree", shapes),
+    ]
+    found = [problem for problem in problems if problem]
+    if found:
+        raise NetworkError(f"the weights look like {name} but do not fit: " + "; ".join(found))
+
+
+def _listing(title: str, items: list[str], shown: int = 5) -> str:
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return f"{title}: {', '.join(items[:shown])}{more}" if items else ""
+
+
+def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered children ``prefix.0``, ``prefix.1``, … the keys name."""
+    numbers = {key[len(prefix) + 1 :].split(".")[0] for key in state if key.startswith(prefix + ".")}
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)

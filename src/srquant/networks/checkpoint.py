@@ -1,0 +1,112 @@
+"""Reading the weights in a checkpoint file, without ever running code from it."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from srquant.bridges import load_safetensors, save_safetensors
+from srquant.errors import NetworkError
+from srquant.files import replacing
+from srquant.networks.base import State
+
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator")
+"""Keys under which published files keep their weights; the first that is there counts."""
+
+
+def read_checkpoint(path: Path) -> State:
+    """The weights in a ``.safetensors`` or PyTorch file, wrappers and ``module.`` prefixes taken off.
+
+    Raises:
+        NetworkError: The file is missing, empty, truncated, not a checkpoint, would run code when opened, or its
+            weights are not finite.
+    """
+    if not path.is_file():
+        raise NetworkError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; give a file of weights")
+    if path.stat().st_size == 0:
+        raise NetworkError(f"{path} is empty")
+    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    state = _unwrap(content)
+    if not state:
+        raise NetworkError(f"{path} holds no tensors; known wrappers are {', '.join(WRAPPERS)}")
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise NetworkError(f"{path} has weights that are NaN or infinite: {', '.join(broken[:5])}")
+    return state
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; none for files of other kinds, or damaged ones."""
+    if not path.is_file() or not _is_safetensors(path):
+        return {}
+    try:
+        with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
+            return cast(dict[str, str], file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+def write_checkpoint(path: Path, state: State, metadata: dict[str, str]) -> None:
+    """Write weights as safetensors, all or nothing.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with replacing(path) as temporary:
+        save_safetensors({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of length, then a JSON object."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_safetensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise NetworkError(f"{path} is damaged or cut short: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickle protocols; what matters is raised
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("WeightsUnpickler error:")[2].strip() or str(error)
+        if "global" in reason.lower():
+            raise NetworkError(
+                f"{path} would run code when opened and is refused; save its plain state dict "
+                f"(torch.save(network.state_dict(), ...)) on a machine that trusts it"
+            ) from error
+        raise NetworkError(f"{path} is not a checkpoint, or is damaged: {reason.splitlines()[0]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NetworkError(f"{path} is not a checkpoint, or is damaged: {reason}") from error
+
+
+def _unwrap(content: Any) -> State:
+    while isinstance(content, Mapping):
+        mapping = cast(Mapping[str, Any], content)
+        inner = next((mapping[key] for key in WRAPPERS if isinstance(mapping.get(key), Mapping)), None)
+        if inner is None:
+            state = {str(key): value for key, value in mapping.items() if isinstance(value, Tensor)}
+            return _without_prefix(state)
+        content = inner
+    return {}
+
+
+def _without_prefix(state: State, prefix: str = "module.") -> State:
+    if state and all(key.startswith(prefix) for key in state):
+        return {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

@@ -1,0 +1,68 @@
+"""Any ``nn.Module`` a user passes from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError, NetworkError
+from srquant.networks.base import State
+from srquant.networks.probing import UndescribedNetwork
+
+
+@dataclass(frozen=True)
+class CustomConfig:
+    """What a user says of the module."""
+
+    scale: int
+    value_range: float = 1.0
+    alignment: int = 1
+
+
+class CustomNetwork(UndescribedNetwork):
+    """A user's module behind the common face. A file of it can only be opened together with the module.
+
+    Args:
+        module: ``n 3 h w`` to ``n 3 scale·h scale·w``, any size.
+        config: Scale, value range, and what tile corners must be multiples of.
+
+    Raises:
+        ArgumentError: The module does not enlarge an RGB image by the scale.
+    """
+
+    name = "custom"
+    Config = CustomConfig
+
+    def __init__(self, module: nn.Module, config: CustomConfig) -> None:
+        super().__init__()
+        self.network = module
+        self.config = config
+        self.scale = config.scale
+        self.value_range = config.value_range
+        self.alignment = config.alignment
+        self.eval()
+        size = 8 * config.alignment
+        try:
+            with torch.no_grad():
+                shape = tuple(self(torch.zeros(1, 3, size, size)).shape)
+        except RuntimeError as error:
+            raise ArgumentError(f"the network cannot run on an RGB image of {size}x{size}: {error}") from error
+        if shape != (1, 3, config.scale * size, config.scale * size):
+            raise ArgumentError(
+                f"scale={config.scale}: the network turns 1x3x{size}x{size} into {'x'.join(map(str, shape))}"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    @classmethod
+    def read(cls, state: State, value_range: float | None) -> tuple[Any, State] | None:
+        return None
+
+    @classmethod
+    def build(cls, config: CustomConfig, state: Mapping[str, Tensor]) -> Self:
+        raise NetworkError("a network passed from Python is not in the file; pass it again: load(path, network=...)")

@@ -1,0 +1,117 @@
+"""EDSR (Lim et al., CVPR workshops 2017): residual blocks without normalisation, sub-pixel upsampling."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.modules import conv, upsampler
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of the DIV2K training images, in [0, 1]; the published networks subtract it."""
+
+
+@dataclass(frozen=True)
+class EDSRConfig:
+    """Hyper-parameters; the defaults are EDSR-baseline."""
+
+    scale: int = 4
+    channels: int = 64
+    blocks: int = 16
+    residual_scale: float = 1.0
+    """Factor on each block's residual: 1 for the baseline, 0.1 for the 256-channel network (section 3.3)."""
+    value_range: float = 255.0
+
+
+class ResidualBlock(nn.Module):
+    """x + residual_scale · conv(relu(conv(x)))."""
+
+    def __init__(self, channels: int, residual_scale: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels), nn.ReLU(), conv(channels, channels))
+        self.residual_scale = residual_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.body(x)
+        return x + (residual if self.residual_scale == 1 else residual * self.residual_scale)
+
+
+class EDSR(SRNetwork):
+    """EDSR with the keys of EDSR-PyTorch (``head.0``, ``body.N.body.0``, ``tail.0.0`` …) and a ``mean`` buffer.
+
+    Reads the layouts of EDSR-PyTorch (``sub_mean``, ``add_mean``, range 255) and BasicSR (``conv_first``,
+    ``body.N.conv1``, ``upsample.0`` …). The residual scale is not in the weights: 0.1 is assumed from 256 channels on.
+    """
+
+    name = "edsr"
+    Config = EDSRConfig
+
+    def __init__(self, config: EDSRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale
+        self.value_range = config.value_range
+        blocks = [ResidualBlock(config.channels, config.residual_scale) for _ in range(config.blocks)]
+        self.head = nn.Sequential(conv(3, config.channels))
+        self.body = nn.Sequential(*blocks, conv(config.channels, config.channels))
+        stages = upsampler(config.scale, config.channels)
+        self.tail = nn.Sequential(stages, conv(config.channels, 3))
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN) * config.value_range)
+        self.stages = len(stages) // 2
+        self.receptive_field = 2 * config.blocks + 2 + math.ceil(sum(1 / 2**i for i in range(1 + self.stages)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = self.get_buffer("mean").view(3, 1, 1)
+        features = self.head(images - mean)
+        return self.tail(self.body(features) + features) + mean
+
+    @property
+    def edges(self) -> Edges:
+        stages = tuple(f"tail.0.{i}" for i in range(0, 2 * self.stages, 2))
+        return Edges(first=("head.0",), after_body=(f"body.{self.config.blocks}",), upsampler=stages, last=("tail.1",))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(f"body.{i}" for i in range(self.config.blocks))
+
+    @classmethod
+    def read(cls, state: State, value_range: float | None) -> tuple[EDSRConfig, State] | None:
+        if {"conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"} <= state.keys():
+            state = _from_basicsr(state)
+            value_range = 255.0 if value_range is None else value_range
+        if not {"head.0.weight", "body.0.body.0.weight", "tail.0.0.weight"} <= state.keys():
+            return None
+        state = dict(state)
+        if "sub_mean.bias" in state:
+            state = {k: v for k, v in state.items() if not k.startswith(("sub_mean.", "add_mean."))} | {
+                "mean": -state["sub_mean.bias"] / state["sub_mean.weight"].flatten(1).amax(1)
+            }
+        if value_range is None:
+            value_range = 1.0 if "mean" in state and float(state["mean"].max()) <= 1 else 255.0
+        state.setdefault("mean", torch.tensor(DIV2K_MEAN) * value_range)
+        channels = state["head.0.weight"].shape[0]
+        stages = [state[k].shape[0] // channels for k in state if re.fullmatch(r"tail\.0\.\d+\.weight", k)]
+        config = EDSRConfig(
+            scale=math.prod(math.isqrt(stage) for stage in stages),
+            channels=channels,
+            blocks=count_blocks(state, "body") - 1,
+            residual_scale=0.1 if channels >= 256 else 1.0,
+            value_range=value_range,
+        )
+        return config, state
+
+
+def _from_basicsr(state: State) -> State:
+    blocks = count_blocks(state, "body")
+    names = {"conv_first": "head.0", "conv_after_body": f"body.{blocks}", "conv_last": "tail.1", "upsample": "tail.0"}
+    renamed: State = {}
+    for key, value in state.items():
+        own = re.sub(r"^body\.(\d+)\.conv([12])\.", lambda m: f"body.{m[1]}.body.{2 * int(m[2]) - 2}.", key)
+        first, _, rest = own.partition(".")
+        renamed[f"{names[first]}.{rest}" if first in names else own] = value
+    return renamed

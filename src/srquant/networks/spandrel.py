@@ -1,0 +1,121 @@
+"""Every network that spandrel can open (the ``spandrel`` extra), behind the same face as the project's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from srquant.errors import MissingExtraError, NetworkError
+from srquant.networks.base import State
+from srquant.networks.modules import pad_to_size
+from srquant.networks.probing import UndescribedNetwork
+
+_PREFIX = "network."
+
+
+@dataclass(frozen=True)
+class SpandrelConfig:
+    """What spandrel deduced."""
+
+    architecture: str
+    """spandrel's name of the network, for instance ``CRAFT``."""
+
+
+class SpandrelNetwork(UndescribedNetwork):
+    """A network of spandrel's; its own keys behind the prefix ``network.``, images in [0, 1].
+
+    Attention products inside it are plain operators, not modules: they cannot be swapped and stay float.
+    """
+
+    name = "spandrel"
+    Config = SpandrelConfig
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.config = SpandrelConfig(str(descriptor.architecture.id))
+        self.network: nn.Module = descriptor.model
+        self.scale = int(descriptor.scale)
+        self.value_range = 1.0
+        self.alignment = int(descriptor.size_requirements.multiple_of)
+        self.smallest = int(descriptor.size_requirements.minimum)
+        self.square = bool(descriptor.size_requirements.square)
+        self._call = cast(Callable[[nn.Module, Tensor], Tensor], getattr(descriptor, "_call_fn", _call))
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = [max(side + -side % self.alignment, self.smallest) for side in (height, width)]
+        if self.square:
+            padded = [max(padded)] * 2
+        output = self._call(self.network, pad_to_size(images, *padded))
+        return output[..., : height * self.scale, : width * self.scale]
+
+    @classmethod
+    def read(cls, state: State, value_range: float | None) -> tuple[SpandrelConfig, State] | None:
+        state = {key.removeprefix(_PREFIX): value for key, value in state.items()}
+        descriptor = _open(state)
+        return None if descriptor is None else (SpandrelConfig(str(descriptor.architecture.id)), state)
+
+    @classmethod
+    def build(cls, config: SpandrelConfig, state: Mapping[str, Tensor]) -> Self:
+        descriptor = _open({key.removeprefix(_PREFIX): value for key, value in state.items()})
+        if descriptor is None:
+            raise NetworkError(f"spandrel does not recognise these weights as {config.architecture}")
+        if (descriptor.input_channels, descriptor.output_channels) != (3, 3):
+            raise NetworkError(
+                f"this {config.architecture} takes {descriptor.input_channels} and gives "
+                f"{descriptor.output_channels} channels; srquant works on RGB networks, 3 and 3"
+            )
+        return cls(descriptor).eval()
+
+
+def _call(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images)
+
+
+def _open(state: State) -> Any | None:
+    """Spandrel's descriptor of an image-to-image network, or None if it knows none with these keys."""
+    spandrel = import_spandrel()
+    try:
+        descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(state))
+    except spandrel.UnsupportedModelError:
+        return None
+    except Exception as error:
+        # spandrel's detectors and constructors raise whatever Python raises on shapes they did not expect.
+        raise NetworkError(f"spandrel cannot open these weights: {type(error).__name__}: {error}") from error
+    return descriptor if isinstance(descriptor, spandrel.ImageModelDescriptor) else None
+
+
+def import_spandrel() -> Any:
+    """Spandrel itself, made importable where torchvision is broken.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if importlib.util.find_spec("spandrel") is None:
+        raise MissingExtraError("no network of srquant's own has these weights; trying spandrel's", "spandrel")
+    _declare_missing_operators()
+    return importlib.import_module("spandrel")
+
+
+def _declare_missing_operators() -> None:
+    """Let torchvision import on a PyTorch it was not compiled for.
+
+    Its Python part registers fake kernels for two operators of its compiled part, and fails to import where that part
+    cannot be loaded, as on CPU-only builds. Only their signatures are declared here; nothing that srquant opens calls
+    them.
+    """
+    if hasattr(torch.ops.torchvision, "nms"):
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _KEPT_ALIVE.append(library)
+
+
+_KEPT_ALIVE: list[torch.library.Library] = []

@@ -1,0 +1,264 @@
+"""SwinIR (Liang et al., ICCV workshops 2021), light and classical: residual groups of shifted-window attention."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.modules import MatMul, conv, pad_to_multiple, upsampler
+
+_RGB_MEAN = (0.4488, 0.4371, 0.4040)
+_UPSAMPLER_CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class SwinIRConfig:
+    """Hyper-parameters; the defaults are SwinIR-light."""
+
+    scale: int = 4
+    channels: int = 60
+    depths: tuple[int, ...] = (6, 6, 6, 6)
+    """Blocks in each residual group (RSTB)."""
+    heads: tuple[int, ...] = (6, 6, 6, 6)
+    window: int = 8
+    mlp_ratio: float = 2.0
+    upsampler: str = "pixelshuffledirect"
+    """``pixelshuffledirect`` (light: one convolution and a shuffle) or ``pixelshuffle`` (classical)."""
+    value_range: float = 1.0
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with a learned bias per relative position."""
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.scores = MatMul()
+        self.mix = MatMul()
+        self.register_buffer("position", _relative_positions(window), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``x``: windows, n·w tokens channels; ``mask``: w 1 tokens tokens, or None."""
+        windows, tokens, channels = x.shape
+        q, k, v = self.qkv(x).view(windows, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        scores = self.scores(q * (channels // self.heads) ** -0.5, k.transpose(-2, -1))
+        bias = self.relative_position_bias_table[self.get_buffer("position")].permute(2, 0, 1)
+        if mask is None:
+            scores = scores + bias
+        else:
+            scores = (scores.view(-1, len(mask), *scores.shape[1:]) + (bias + mask)).view_as(scores)
+        mixed = self.mix(scores.softmax(-1), v)
+        return self.proj(mixed.transpose(1, 2).reshape(windows, tokens, channels))
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and an MLP, each with a norm before and a residual around; every other block shifts."""
+
+    def __init__(self, config: SwinIRConfig, heads: int, *, shifted: bool) -> None:
+        super().__init__()
+        self.window = config.window
+        self.shift = config.window // 2 if shifted else 0
+        self.norm1 = nn.LayerNorm(config.channels)
+        self.attn = WindowAttention(config.channels, heads, config.window)
+        self.norm2 = nn.LayerNorm(config.channels)
+        self.mlp = Mlp(config.channels, int(config.channels * config.mlp_ratio))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``x``: n h w c with h and w multiples of the window; ``mask``: for shifted windows."""
+        shifted = self.norm1(x)
+        if self.shift:
+            shifted = shifted.roll((-self.shift, -self.shift), (1, 2))
+        windows = self.attn(_split_windows(shifted, self.window), mask if self.shift else None)
+        merged = _merge_windows(windows, x.shape, self.window)
+        if self.shift:
+            merged = merged.roll((self.shift, self.shift), (1, 2))
+        x = x + merged
+        return x + self.mlp(self.norm2(x))
+
+
+class BlockStack(nn.Module):
+    """The Swin blocks of one group."""
+
+    def __init__(self, config: SwinIRConfig, depth: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SwinBlock(config, heads, shifted=i % 2 == 1) for i in range(depth))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+
+class RSTB(nn.Module):
+    """Residual Swin transformer block: a stack of Swin blocks, a convolution, a residual."""
+
+    def __init__(self, config: SwinIRConfig, depth: int, heads: int) -> None:
+        super().__init__()
+        self.residual_group = BlockStack(config, depth, heads)
+        self.conv = conv(config.channels, config.channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x + _channels_last(self.conv(_channels_first(self.residual_group(x, mask))))
+
+
+class PatchEmbed(nn.Module):
+    """Only the norm of the published class: SwinIR's patches are single pixels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class SwinIR(SRNetwork):
+    """SwinIR with its published keys; the masks and position indices in published files are recomputed, not read."""
+
+    name = "swinir"
+    Config = SwinIRConfig
+
+    def __init__(self, config: SwinIRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale
+        self.value_range = config.value_range
+        self.alignment = config.window
+        self.conv_first = conv(3, config.channels)
+        self.patch_embed = PatchEmbed(config.channels)
+        self.layers = nn.ModuleList(RSTB(config, d, h) for d, h in zip(config.depths, config.heads, strict=True))
+        self.norm = nn.LayerNorm(config.channels)
+        self.conv_after_body = conv(config.channels, config.channels)
+        if config.upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(conv(config.channels, 3 * config.scale**2), nn.PixelShuffle(config.scale))
+        else:
+            self.conv_before_upsample = nn.Sequential(conv(config.channels, _UPSAMPLER_CHANNELS), nn.LeakyReLU())
+            self.upsample = upsampler(config.scale, _UPSAMPLER_CHANNELS)
+            self.conv_last = conv(_UPSAMPLER_CHANNELS, 3)
+        self.register_buffer("mean", torch.tensor(_RGB_MEAN) * config.value_range, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        mean = self.get_buffer("mean").view(3, 1, 1)
+        shallow = self.conv_first(pad_to_multiple(images, self.config.window) - mean)
+        mask = _shift_mask(shallow.shape[-2], shallow.shape[-1], self.config.window, shallow)
+        features = self.patch_embed(_channels_last(shallow))
+        for layer in self.layers:
+            features = layer(features, mask)
+        deep = self.conv_after_body(_channels_first(self.norm(features))) + shallow
+        if self.config.upsampler == "pixelshuffledirect":
+            enlarged = self.upsample(deep)
+        else:
+            enlarged = self.conv_last(self.upsample(self.conv_before_upsample(deep)))
+        return enlarged[..., : height * self.scale, : width * self.scale] + mean
+
+    @property
+    def edges(self) -> Edges:
+        common = {"first": ("conv_first",), "after_body": ("conv_after_body",)}
+        if self.config.upsampler == "pixelshuffledirect":
+            return Edges(**common, last=("upsample.0",))
+        stages = tuple(f"upsample.{i}" for i in range(0, len(self.upsample), 2))
+        return Edges(**common, upsampler=("conv_before_upsample.0", *stages), last=("conv_last",))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(f"layers.{i}" for i in range(len(self.config.depths)))
+
+    @classmethod
+    def read(cls, state: State, value_range: float | None) -> tuple[SwinIRConfig, State] | None:
+        table = "layers.0.residual_group.blocks.0.attn.relative_position_bias_table"
+        if not {table, "conv_first.weight", "layers.0.conv.weight", "upsample.0.weight"} <= state.keys():
+            return None  # the variants for real photographs and denoising have other ends
+        state = {k: v for k, v in state.items() if not re.search(r"(attn_mask|relative_position_index)$", k)}
+        groups = [f"layers.{i}.residual_group.blocks" for i in range(count_blocks(state, "layers"))]
+        channels = state["conv_first.weight"].shape[0]
+        config = SwinIRConfig(
+            scale=_scale(state),
+            channels=channels,
+            depths=tuple(count_blocks(state, group) for group in groups),
+            heads=tuple(state[f"{group}.0.attn.relative_position_bias_table"].shape[1] for group in groups),
+            window=(math.isqrt(state[table].shape[0]) + 1) // 2,
+            mlp_ratio=state[f"{groups[0]}.0.mlp.fc1.weight"].shape[0] / channels,
+            upsampler="pixelshuffle" if "conv_last.weight" in state else "pixelshuffledirect",
+            value_range=1.0 if value_range is None else value_range,
+        )
+        return config, state
+
+
+def _scale(state: State) -> int:
+    if "conv_last.weight" not in state:
+        return math.isqrt(state["upsample.0.weight"].shape[0] // 3)
+    keys = [k for k in state if re.fullmatch(r"upsample\.\d+\.weight", k)]
+    return math.prod(math.isqrt(state[k].shape[0] // state[k].shape[1]) for k in keys)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def _split_windows(x: Tensor, window: int) -> Tensor:
+    """N h w c to (n·windows) tokens c."""
+    n, h, w, c = x.shape
+    x = x.view(n, h // window, window, w // window, window, c)
+    return x.transpose(2, 3).reshape(-1, window * window, c)
+
+
+def _merge_windows(windows: Tensor, shape: torch.Size, window: int) -> Tensor:
+    """Undo :func:`_split_windows`."""
+    n, h, w, c = shape
+    x = windows.view(n, h // window, w // window, window, window, c)
+    return x.transpose(2, 3).reshape(n, h, w, c)
+
+
+def _relative_positions(window: int) -> Tensor:
+    """Row of the bias table for every pair of tokens, tokens × tokens."""
+    line = torch.arange(window)
+    row, column = (grid.flatten() for grid in torch.meshgrid(line, line, indexing="ij"))
+    rows = row[:, None] - row[None, :] + window - 1
+    columns = column[:, None] - column[None, :] + window - 1
+    return rows * (2 * window - 1) + columns
+
+
+def _shift_mask(height: int, width: int, window: int, like: Tensor) -> Tensor:
+    """-100 between tokens that only the cyclic shift made neighbours; windows 1 tokens tokens.
+
+    Source: Swin Transformer, section 3.2; SwinIR's released code stores it in the file for one image size.
+    """
+    row = _regions(height, window, like.device)
+    column = _regions(width, window, like.device)
+    region = (3 * row[:, None] + column[None, :]).view(1, height, width, 1)
+    tokens = _split_windows(region, window).squeeze(-1)
+    different = tokens[:, None, :] != tokens[:, :, None]
+    return different.unsqueeze(1).to(like.dtype) * -100.0
+
+
+def _regions(size: int, window: int, device: torch.device) -> Tensor:
+    place = torch.arange(size, device=device)
+    return (place >= size - window).long() + (place >= size - window // 2).long()

@@ -1,0 +1,106 @@
+"""SwinIR against spandrel's independent implementation, on equal random weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import pytest
+import torch
+
+from srquant.networks import open_network
+from srquant.networks.spandrel import import_spandrel
+from srquant.networks.swinir import SwinIR
+
+if importlib.util.find_spec("spandrel") is None:
+    pytest.skip("spandrel is not installed", allow_module_level=True)
+
+VARIANTS = {
+    "light": {
+        "upscale": 4,
+        "embed_dim": 60,
+        "depths": [2, 2],
+        "num_heads": [6, 6],
+        "window_size": 8,
+        "mlp_ratio": 2,
+        "upsampler": "pixelshuffledirect",
+        "img_size": 64,
+    },
+    "light x3": {
+        "upscale": 3,
+        "embed_dim": 12,
+        "depths": [2],
+        "num_heads": [2],
+        "window_size": 4,
+        "mlp_ratio": 2,
+        "upsampler": "pixelshuffledirect",
+        "img_size": 48,
+    },
+    "classical": {
+        "upscale": 4,
+        "embed_dim": 36,
+        "depths": [2, 3],
+        "num_heads": [6, 3],
+        "window_size": 8,
+        "mlp_ratio": 2,
+        "upsampler": "pixelshuffle",
+        "img_size": 48,
+    },
+    "classical x2": {
+        "upscale": 2,
+        "embed_dim": 24,
+        "depths": [1, 1, 2],
+        "num_heads": [4, 4, 4],
+        "window_size": 8,
+        "mlp_ratio": 4,
+        "upsampler": "pixelshuffle",
+        "img_size": 64,
+    },
+}
+
+
+def reference(variant: str) -> torch.nn.Module:
+    import_spandrel()
+    module = importlib.import_module("spandrel.architectures.SwinIR.__arch.SwinIR")
+    network = module.SwinIR(**VARIANTS[variant]).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 40), (50, 37), (16, 9)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equal_weights_give_equal_images(variant: str, size: tuple[int, int]) -> None:
+    expected = reference(variant)
+    network = open_network(dict(expected.state_dict()))
+    assert isinstance(network, SwinIR)
+    images = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), expected(images), atol=1e-5, rtol=1e-5)
+
+
+def test_masks_and_indices_of_published_files_are_not_kept() -> None:
+    state = dict(reference("light").state_dict())
+    assert any(key.endswith("attn_mask") for key in state)
+    own = open_network(state).state_dict()
+    assert own.keys() < state.keys(), "no key is added"
+    assert not any(key.endswith(("attn_mask", "relative_position_index")) for key in own)
+
+
+def test_the_variant_for_real_photographs_opens_through_spandrel() -> None:
+    import_spandrel()
+    module = importlib.import_module("spandrel.architectures.SwinIR.__arch.SwinIR")
+    real = module.SwinIR(
+        upscale=4,
+        embed_dim=12,
+        depths=[2],
+        num_heads=[2],
+        window_size=8,
+        mlp_ratio=2,
+        img_size=64,
+        upsampler="nearest+conv",
+    )
+    network = open_network(dict(real.state_dict()))
+    assert network.name == "spandrel"
+    assert network(torch.rand(1, 3, 9, 10)).shape == (1, 3, 36, 40)
