@@ -1,0 +1,144 @@
+"""Calibration patches: low-resolution images like those the network will be given, drawn again whenever asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srquant.bridges import planes
+from srquant.errors import ArgumentError, ImageError
+from srquant.images.bicubic import crop_to_multiple, shrink_8bit
+from srquant.images.reading import list_images, read_picture, read_size
+
+SMALLEST_PATCH = 16
+"""Pixels; smaller LR images carry too little to calibrate on."""
+_KEPT_BYTES = 64 << 20
+"""Patches kept in memory, at most; the others are read again."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """n low-resolution patches, RGB in [0, 1].
+
+    Patch i is read, cut, flipped and turned whenever it is asked for, always the same way, and only a bounded number
+    is kept in memory: the set may be of any size and is iterated any number of times.
+
+    Args:
+        images: The files.
+        sizes: Height and width of each as an LR image.
+        count: How many patches.
+        size: Height and width of a patch.
+        seed: Decides which images, where in them, and how turned.
+        shrink: 1 if the files are LR images; the scale if they are photographs from which LR is made (MATLAB bicubic).
+        wanted: The patch size asked for, if the images were too small for it.
+    """
+
+    images: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...]
+    count: int
+    size: int
+    seed: int
+    shrink: int
+    wanted: int
+    _kept: dict[int, NDArray[np.uint8]] = field(
+        default_factory=dict[int, "NDArray[np.uint8]"], init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def from_low_resolution(cls, folder: Path | str, *, count: int = 100, size: int = 96, seed: int = 0) -> Calibration:
+        """Patches of the LR images in a folder.
+
+        Raises:
+            ImageError: The folder is empty, or an image is smaller than 16 pixels.
+        """
+        return _open(Path(folder), count, size, seed, 1)
+
+    @classmethod
+    def from_photographs(
+        cls, folder: Path | str, scale: int, *, count: int = 100, size: int = 96, seed: int = 0
+    ) -> Calibration:
+        """Patches of LR images that are made from photographs by MATLAB's bicubic.
+
+        Raises:
+            ImageError: The folder is empty, or an LR image would be smaller than 16 pixels.
+        """
+        return _open(Path(folder), count, size, seed, scale)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def patch(self, index: int) -> Tensor:
+        """Patch ``index`` of ``len(self)``, float32, ``3 size size``, in [0, 1]."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        pixels = self._kept.get(index)
+        if pixels is None:
+            pixels = self._cut(index)
+            if (len(self._kept) + 1) * pixels.nbytes <= _KEPT_BYTES:
+                self._kept[index] = pixels
+        return planes(pixels).float() / 255
+
+    def _cut(self, index: int) -> NDArray[np.uint8]:
+        # Every image serves once before any serves twice.
+        turn, place = divmod(index, len(self.images))
+        order = np.random.default_rng((self.seed, turn)).permutation(len(self.images))
+        chosen = int(order[place])
+        height, width = self.sizes[chosen]
+        draw = np.random.default_rng((self.seed, turn, place, 1))
+        top = int(draw.integers(height - self.size + 1))
+        left = int(draw.integers(width - self.size + 1))
+        pixels = _read_low(self.images[chosen], self.shrink)[top : top + self.size, left : left + self.size]
+        if draw.integers(2):
+            pixels = pixels[:, ::-1]
+        return np.ascontiguousarray(np.rot90(pixels, int(draw.integers(4))))
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All patches in order, ``n 3 size size`` with n = ``size``, the last batch smaller."""
+        for start in range(0, self.count, size):
+            yield self.batch(range(start, min(start + size, self.count)))
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Some patches, stacked."""
+        return torch.stack([self.patch(index) for index in indices])
+
+    def describe(self) -> str:
+        """A line for reports."""
+        kind = "LR images" if self.shrink == 1 else f"photographs shrunk by {self.shrink}"
+        smaller = f" ({self.wanted} asked for; the smallest image allows no more)" if self.size < self.wanted else ""
+        return (
+            f"{self.count} patches of {self.size}x{self.size}{smaller} from {len(self.images)} {kind}, seed {self.seed}"
+        )
+
+
+def _open(folder: Path, count: int, size: int, seed: int, shrink: int) -> Calibration:
+    if count < 1:
+        raise ArgumentError(f"count={count} calibration patches; at least 1 is needed")
+    if size < SMALLEST_PATCH:
+        raise ArgumentError(f"size={size} is too small a calibration patch; at least {SMALLEST_PATCH} is needed")
+    images = list_images(folder)
+    if not images:
+        raise ImageError(f"{folder} holds no images to calibrate on")
+    sizes = [tuple(side // shrink for side in read_size(path)) for path in images]
+    smallest = min(range(len(images)), key=lambda i: min(sizes[i]))
+    if min(sizes[smallest]) < SMALLEST_PATCH:
+        height, width = sizes[smallest]
+        made = "" if shrink == 1 else f" as LR image at scale {shrink}"
+        raise ImageError(
+            f"{images[smallest]} is {width}x{height}{made}; calibration images need at least "
+            f"{SMALLEST_PATCH}x{SMALLEST_PATCH} pixels: remove it or use larger images"
+        )
+    fitting = min(size, *sizes[smallest])
+    return Calibration(tuple(images), tuple((h, w) for h, w in sizes), count, fitting, seed, shrink, size)
+
+
+def _read_low(path: Path, shrink: int) -> NDArray[np.uint8]:
+    pixels = read_picture(path).rgb8()
+    if shrink == 1:
+        return pixels
+    return shrink_8bit(crop_to_multiple(planes(pixels), shrink), shrink).permute(1, 2, 0).numpy()

@@ -1,0 +1,131 @@
+"""Reading image files: PNG, JPEG, WebP, TIFF and BMP, gray, colour, palette, with or without alpha, 8 or 16 bits."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from srquant.errors import ImageError
+from srquant.images.picture import Layout, Picture, Pixels
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""File names that are taken for images, in lower case."""
+
+_ORIENTATION = 0x0112
+_EXIF_FORMATS = ("JPEG", "PNG", "WEBP")
+"""Formats in which EXIF is a block of its own; in TIFF its entries describe the file itself."""
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: p.swapaxes(0, 1)[:, ::-1],
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: lambda p: p.swapaxes(0, 1)[::-1],
+}
+"""What to do to the stored pixels for each EXIF orientation."""
+
+
+def read_picture(path: Path) -> Picture:
+    """Read an image file; of an animation, the first frame.
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, no image, of a kind that is not supported, or larger than
+            any sensible picture.
+    """
+    with _opened(path) as image:
+        # Before anything loads the pixels, which forgets how they are stored.
+        stored = str([tile[3] for tile in getattr(image, "tile", ())])
+        deep = "16" in stored and not image.mode.startswith("I")
+        exif = image.getexif()
+        turn = _TURNS.get(exif.pop(_ORIENTATION, 1))
+        pixels = _read_deep(path, image.format) if deep else _pixels(image, path)
+        layout = Layout(
+            gray=pixels.shape[-1] < 3,
+            alpha=pixels.shape[-1] % 2 == 0,
+            depth=16 if pixels.dtype == np.uint16 else 8,
+            icc_profile=None if image.mode == "CMYK" else image.info.get("icc_profile"),
+            exif=exif.tobytes() if len(exif) and image.format in _EXIF_FORMATS else None,
+        )
+    return Picture(np.ascontiguousarray(turn(pixels) if turn else pixels), layout)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width the right way up, from the header alone."""
+    with _opened(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """The image files in a folder, sorted by path; hidden files are passed over.
+
+    Raises:
+        ImageError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder")
+    paths = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Generator[Image.Image]:
+    if not path.is_file():
+        raise ImageError(f"{path} is {'a folder, not an image' if path.is_dir() else 'not there'}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; neither is the user's
+            with Image.open(path) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        kind = "empty" if path.stat().st_size == 0 else f"not an image ({', '.join(SUFFIXES)} are read)"
+        raise ImageError(f"{path} is {kind}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{path} claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; cut it first"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {error}") from error
+
+
+def _pixels(image: Image.Image, path: Path) -> Pixels:
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError(f"{path} has gray values from {wide.min()} to {wide.max()}; 0 to 65535 can be read")
+        return wide.astype(np.uint16)[..., None]
+    if image.mode == "F":
+        raise ImageError(f"{path} stores floating-point pixels; save it with 8 or 16 bits a channel")
+    transparent = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+    gray = image.mode in ("1", "L", "LA", "La")
+    mode = ("LA" if transparent else "L") if gray else ("RGBA" if transparent else "RGB")
+    pixels = np.asarray(image.convert(mode))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _read_deep(path: Path, kind: str | None) -> Pixels:
+    """16 bits a channel in several channels, which Pillow would cut to 8."""
+    if kind == "PNG":
+        import png
+
+        try:
+            width, height, rows, info = cast(Any, png.Reader(filename=str(path))).asDirect()
+            return np.vstack([np.asarray(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
+        except png.Error as error:
+            raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {error}") from error
+    if kind == "TIFF":
+        import tifffile
+
+        try:
+            return tifffile.imread(path, key=0).astype(np.uint16)
+        except (tifffile.TiffFileError, ValueError, KeyError) as error:
+            raise ImageError(f"{path} is a 16-bit TIFF in a compression that cannot be read: {error}") from error
+    raise ImageError(f"{path} has 16 bits a channel; that is read from PNG and TIFF only")

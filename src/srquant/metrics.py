@@ -1,0 +1,94 @@
+"""PSNR and SSIM on the luma channel, as the SR literature prints them.
+
+Images are uint8 RGB, ``h w 3``, with the border already cropped. Luma is ITU-R BT.601 with the +16 offset, not rounded.
+SSIM comes in two dialects that agree to about the third decimal:
+
+- :func:`ssim`: valid windows only (BasicSR; the tables of 2DQuant);
+- :func:`ssim_adabm`: luma without the offset, borders replicated (AdaBM; the tables of OAPTQ).
+
+Source of SSIM: Wang et al. 2004, 11×11 Gaussian window with σ = 1.5, K1 = 0.01, K2 = 0.03, L = 255.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srquant.bridges import as_tensor
+from srquant.errors import ArgumentError
+
+_LUMA = (65.481, 128.553, 24.966)
+_WINDOW = 11
+_SIGMA = 1.5
+
+
+def luma(image: NDArray[Any], *, offset: bool = True) -> Tensor:
+    """Luma of an RGB image, float64, ``h w``, in 16…235 (0…219 without the offset)."""
+    weights = np.array(_LUMA) / 255
+    return as_tensor(image.astype(np.float64) @ weights + (16.0 if offset else 0.0))
+
+
+def psnr(image: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio of the luma in dB, 10·log10(255²/MSE); infinity for identical images.
+
+    Raises:
+        ArgumentError: The shapes differ or are not ``h w 3``.
+    """
+    _check(image, reference)
+    error = float((luma(image) - luma(reference)).square().mean())
+    return 10 * math.log10(255**2 / error) if error > 0 else math.inf
+
+
+def ssim(image: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Structural similarity of the luma, mean over windows that lie inside the image (BasicSR's dialect).
+
+    Raises:
+        ArgumentError: The shapes differ, are not ``h w 3``, or are smaller than the 11×11 window.
+    """
+    _check(image, reference)
+    if min(image.shape[:2]) < _WINDOW:
+        raise ArgumentError(f"SSIM needs images of at least 11x11 pixels; got {image.shape[1]}x{image.shape[0]}")
+    return float(_ssim_map(luma(image), luma(reference)).mean())
+
+
+def ssim_adabm(image: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Structural similarity of the luma without offset, mean over all pixels, borders replicated (AdaBM's dialect).
+
+    Raises:
+        ArgumentError: The shapes differ or are not ``h w 3``.
+    """
+    _check(image, reference)
+    margin = [_WINDOW // 2] * 4
+    padded = [
+        F.pad(luma(picture, offset=False)[None, None], margin, mode="replicate")[0, 0] for picture in (image, reference)
+    ]
+    return float(_ssim_map(*padded).mean())
+
+
+def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    above = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return above / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+
+
+def _blur(values: Tensor) -> Tensor:
+    """Gaussian mean over windows that lie inside."""
+    place = torch.arange(_WINDOW, dtype=values.dtype) - _WINDOW // 2
+    kernel = torch.exp(-(place**2) / (2 * _SIGMA**2))
+    kernel = kernel / kernel.sum()
+    rows = F.conv2d(values[None, None], kernel.view(1, 1, -1, 1))
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]
+
+
+def _check(image: NDArray[Any], reference: NDArray[Any]) -> None:
+    if image.shape != reference.shape or image.ndim != 3 or image.shape[2] != 3:
+        raise ArgumentError(f"images must both be h w 3; got {image.shape} and {reference.shape}")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import write_png
+
+from srquant.errors import ArgumentError, ImageError
+from srquant.images import Calibration, calibration
+
+
+def test_patches_are_cut_flipped_and_turned(low_images: Path) -> None:
+    patches = Calibration.from_low_resolution(low_images, count=12, size=20)
+    assert len(patches) == 12
+    sources = [np.asarray(Image.open(path)) for path in patches.images]
+    for index in range(12):
+        patch = (patches.patch(index) * 255).round().byte().permute(1, 2, 0).numpy()
+        assert patch.shape == (20, 20, 3)
+        assert any(contains(source, turned) for source in sources for turned in all_turns(patch))
+
+
+def all_turns(patch: np.ndarray) -> list[np.ndarray]:
+    return [np.rot90(flipped, k) for flipped in (patch, patch[:, ::-1]) for k in range(4)]
+
+
+def contains(image: np.ndarray, patch: np.ndarray) -> bool:
+    windows = np.lib.stride_tricks.sliding_window_view(image, patch.shape)
+    return bool((windows == patch).all((-1, -2, -3)).any())
+
+
+def test_every_image_serves_once_before_any_serves_twice(low_images: Path) -> None:
+    patches = Calibration.from_low_resolution(low_images, count=6, size=32)
+    whole = {path: np.asarray(Image.open(path)).mean() for path in patches.images}
+    means = sorted(float(patches.patch(i).mean()) * 255 for i in range(6))
+    assert means == pytest.approx(sorted(whole.values()), abs=8)
+
+
+def test_the_seed_decides(low_images: Path) -> None:
+    def draw(seed: int) -> torch.Tensor:
+        return Calibration.from_low_resolution(low_images, count=5, size=20, seed=seed).batch(range(5))
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_batches_and_any_order(low_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patches = Calibration.from_low_resolution(low_images, count=7, size=20)
+    batches = list(patches.batches(3))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    monkeypatch.setattr(calibration, "_KEPT_BYTES", 0)  # nothing is kept in memory; the same patches come
+    fresh = Calibration.from_low_resolution(low_images, count=7, size=20)
+    assert torch.equal(fresh.batch([6, 0]), torch.cat(batches)[[6, 0]])
+    assert not fresh._kept
+
+
+def test_photographs_are_shrunk(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 100, 131)
+    patches = Calibration.from_photographs(tmp_path, 4, count=2, size=24)
+    assert patches.sizes == ((25, 32),)
+    assert patches.patch(0).shape == (3, 24, 24)
+    assert "photographs shrunk by 4" in patches.describe()
+
+
+def test_the_largest_patch_that_fits_all_is_used_and_said(low_images: Path) -> None:
+    patches = Calibration.from_low_resolution(low_images)
+    assert patches.size == 32
+    assert "100 patches of 32x32 (96 asked for" in patches.describe()
+
+
+def test_natural_photographs_at_scale_4_give_80_pixels(shared: Path) -> None:
+    patches = Calibration.from_photographs(shared / "data/natural", 4)
+    assert patches.size == 80
+    assert len(patches.images) == 399
+
+
+def test_bad_folders(tmp_path: Path, low_images: Path) -> None:
+    with pytest.raises(ImageError, match="holds no images to calibrate on"):
+        Calibration.from_low_resolution(tmp_path)
+    write_png(tmp_path / "small.png", 15, 40)
+    with pytest.raises(ImageError, match=r"small\.png is 40x15; calibration images need at least 16x16"):
+        Calibration.from_low_resolution(tmp_path)
+    write_png(tmp_path / "small.png", 60, 80)
+    with pytest.raises(ImageError, match="is 20x15 as LR image at scale 4"):
+        Calibration.from_photographs(tmp_path, 4)
+    with pytest.raises(ArgumentError, match="size=15 is too small"):
+        Calibration.from_low_resolution(low_images, size=15)
+    with pytest.raises(ArgumentError, match="count=0"):
+        Calibration.from_low_resolution(low_images, count=0)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srquant.errors import ArgumentError
+from srquant.images.tiling import Tiling
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(16, 70), st.integers(0, 30), st.sampled_from([1, 4, 8]))
+def test_tiles_cover_the_image_once(height: int, width: int, tile: int, overlap: int, alignment: int) -> None:
+    covered = torch.zeros(height, width, dtype=torch.int)
+    tiling = Tiling(tile, overlap, alignment)
+    rows = list(tiling.rows(height, width))
+    assert sum(len(row) for row in rows) == tiling.count(height, width)
+    for row in rows:
+        for piece in row:
+            covered[piece.kept_rows, piece.kept_columns] += 1
+            sides = ((piece.rows, piece.kept_rows, height), (piece.columns, piece.kept_columns, width))
+            for seen, kept, length in sides:
+                assert seen.start % alignment == 0
+                assert seen.start == 0 or kept.start - seen.start >= overlap
+                assert seen.stop == length or seen.stop - kept.stop >= overlap
+                assert kept.stop - kept.start <= tile + alignment
+    assert bool((covered == 1).all())
+
+
+def test_cutting_and_keeping() -> None:
+    image = torch.rand(3, 50, 70)
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    rows = [[piece.keep(double(piece.cut(image)), 2) for piece in row] for row in Tiling(16, 5).rows(50, 70)]
+    assert torch.equal(torch.cat([torch.cat(row, -1) for row in rows], -2), double(image))
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(15, 0), (0, 0), (-3, 2), (32, -1)])
+def test_tiles_that_make_no_sense(tile: int, overlap: int) -> None:
+    with pytest.raises(ArgumentError, match=f"tile={tile}"):
+        Tiling(tile, overlap)
