@@ -1,0 +1,374 @@
+"""Learning what a quantized network is made of from its float teacher, on low-resolution images alone.
+
+One plain loop: draw a batch, run teacher and student, compare outputs and features, take a step, keep the bounds in
+order. A method says what is learned in which epoch (stages) and how outputs are compared (a loss).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from srquant.bridges import modules_of, vector_norm
+from srquant.errors import ArgumentError, FinetuningError
+from srquant.files import replacing
+from srquant.images.calibration import Calibration
+from srquant.networks.base import SRNetwork
+from srquant.networks.probing import hooks
+from srquant.processes import Processes, processes
+from srquant.progress import bar
+from srquant.quantizers import Quantizer
+from srquant.settings import to_json
+from srquant.surgery import to_network
+
+_TINY = 1e-12
+_SAVE_EVERY = 50
+"""Steps between two savings of the state."""
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How long and in which steps to learn. The defaults are OAPTQ's (§4.1)."""
+
+    epochs: int = 10
+    """Passes over the calibration patches."""
+    batch: int = 2
+    rate: float = 1e-3
+    """Learning rate of Adam at the start."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
+    decay: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
+    seed: int = 0
+    """Decides the order of the patches."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or not 0 < self.decay <= 1:
+            raise ArgumentError(f"{self}: epochs and batch must be at least 1, rate above 0, decay in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters of the student that take steps of one kind.
+
+    Args:
+        parameters: By name.
+        relative: Multiply by exp(−rate·…) instead of subtracting rate·…, so that a rate means the same for a bound of
+            0.1 and of 200. Signs and zeros are kept.
+        factor: On the learning rate of the settings.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    relative: bool = False
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an epoch learns. Stages take turns, epoch by epoch."""
+
+    name: str
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network gave for a batch: images in [0, 1], and the outputs of the modules a loss asked for."""
+
+    images: Tensor
+    features: Mapping[str, Tensor]
+
+
+class Loss(Protocol):
+    """Compares the student's outputs with the teacher's."""
+
+    @property
+    def taps(self) -> Sequence[str]:
+        """Names of the modules whose outputs it compares."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of what it gives."""
+        ...
+
+    def __call__(self, student: Outputs, teacher: Outputs, /) -> dict[str, Tensor]:
+        """The parts whose sum is the loss, each a mean over the samples of the batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened in an epoch: its stage and the means of the loss's parts."""
+
+    number: int
+    stage: str
+    losses: dict[str, float]
+
+
+def finetune(
+    student: SRNetwork,
+    teacher: SRNetwork,
+    patches: Calibration,
+    stages: Sequence[Stage],
+    loss: Loss,
+    settings: LearningSettings,
+    state: Path | None = None,
+) -> tuple[Epoch, ...]:
+    """Learn the stages' parameters of the student, in place.
+
+    Under ``torchrun`` every process works on its share of each batch; the result is that of one process up to the order
+    of floating-point sums.
+
+    Args:
+        student: A draft of the quantized network, not yet shown to anybody.
+        teacher: The float network; left as it is.
+        patches: LR images; every epoch draws all of them, in another order.
+        stages: Epoch e learns stage (e − 1) mod n.
+        loss: Compares outputs.
+        settings: How steps are taken.
+        state: Where an interrupted run keeps its state; if the file is there, the run goes on from it.
+
+    Returns:
+        A row for each epoch.
+
+    Raises:
+        FinetuningError: The loss is not finite (the layer is named, the last good state kept), or the state belongs to
+            another run.
+    """
+    student.requires_grad_(False)
+    with processes(next(teacher.parameters()).device) as group:
+        run = _Run(student, teacher, patches, stages, loss, settings, state, group)
+        run.resume()
+        with bar("Finetuning", run.total, run.step) as shown:
+            while run.step < run.total:
+                parts = run.learn()
+                shown.advance(1, "  ".join(f"{name} {value:.4f}" for name, value in parts.items()))
+    student.requires_grad_(False)
+    return tuple(run.epochs)
+
+
+class _Run:
+    """A run and its state."""
+
+    def __init__(
+        self,
+        student: SRNetwork,
+        teacher: SRNetwork,
+        patches: Calibration,
+        stages: Sequence[Stage],
+        loss: Loss,
+        settings: LearningSettings,
+        path: Path | None,
+        group: Processes,
+    ) -> None:
+        self.student, self.teacher, self.patches, self.loss = student, teacher, patches, loss
+        self.stages, self.settings, self.path, self.group = stages, settings, path, group
+        self.batches = -(-len(patches) // settings.batch)
+        self.total = settings.epochs * self.batches
+        self.step = 0
+        self.sums: dict[str, float] = {}
+        self.epochs: list[Epoch] = []
+        self.quantizers = [module for module in modules_of(student).values() if isinstance(module, Quantizer)]
+        self.mover = _Mover(stages, settings)
+        device = next(teacher.parameters()).device
+        half = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self.identity = json.dumps([to_json(settings), patches.describe(), sorted(self.mover.parameters)])
+
+    def learn(self) -> dict[str, float]:
+        """Take one step; give the parts of the loss before it."""
+        epoch, place = divmod(self.step, self.batches)
+        stage = self.stages[epoch % len(self.stages)]
+        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.patches))
+        size = self.settings.batch
+        parts = self._gradients(stage, [int(index) for index in order[place * size : (place + 1) * size]])
+        self.mover.move(stage, self._rate())
+        with torch.no_grad():
+            for quantizer in self.quantizers:
+                quantizer.constrain()
+        self.step += 1
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.step % self.batches == 0:
+            means = {name: value / self.batches for name, value in self.sums.items()}
+            self.epochs.append(Epoch(epoch + 1, stage.name, means))
+            self.sums = {}
+        if self.step % _SAVE_EVERY == 0:
+            self._save()
+        return parts
+
+    def _gradients(self, stage: Stage, indices: list[int]) -> dict[str, float]:
+        """Run teacher and student on this process's share of the patches; leave gradients in the parameters."""
+        self.mover.activate(stage)
+        learned = self.mover.active(stage)
+        own = indices[self.group.share(len(indices))]
+        parts = dict.fromkeys(self.loss.parts, torch.zeros((), device=learned[0].device))
+        if own:
+            images = self.patches.batch(own)
+            with torch.no_grad():
+                expected = self._run(self.teacher, images)
+            found = self._run(self.student, images)
+            parts = {name: value * (len(own) / len(indices)) for name, value in self.loss(found, expected).items()}
+            loss = torch.stack(list(parts.values())).sum()
+            self._require_finite(loss, found)
+            loss.backward()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learned]
+        for parameter, gradient in zip(learned, gradients, strict=True):
+            parameter.grad = gradient
+        values = {name: value.detach().clone() for name, value in parts.items()}
+        self.group.sum([*gradients, *values.values()])
+        return {name: float(value) for name, value in values.items()}
+
+    def _run(self, network: SRNetwork, images: Tensor) -> Outputs:
+        features: dict[str, Tensor] = {}
+
+        def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+            features[name] = output
+
+        with hooks(network, after={name: partial(keep, name) for name in self.loss.taps}), self.autocast:
+            output = network(to_network(network, images))
+        return Outputs(output.float() / network.value_range, features)
+
+    def _require_finite(self, loss: Tensor, found: Outputs) -> None:
+        if bool(loss.detach().isfinite()):
+            return
+        broken = [name for name, value in found.features.items() if not bool(value.isfinite().all())]
+        where = f"the output of {broken[0]}" if broken else "the loss"
+        kept = f"the last good state is in {self.path}" if self.path is not None and self.path.exists() else ""
+        raise FinetuningError(
+            f"{where} became NaN or infinite in epoch {self.step // self.batches + 1}; lower the learning rate "
+            f"({self.settings.rate:g}){'; ' + kept if kept else ''}"
+        )
+
+    def _rate(self) -> float:
+        settings = self.settings
+        if settings.schedule == "cosine":
+            return settings.rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total))
+        return settings.rate * settings.decay ** (self.step // self.batches)
+
+    def _save(self) -> None:
+        if self.path is None or not self.group.first:
+            return
+        state = {
+            "identity": self.identity,
+            "step": self.step,
+            "sums": self.sums,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "parameters": {name: parameter.detach() for name, parameter in self.mover.parameters.items()},
+            "adam": self.mover.adam.state_dict(),
+        }
+        with replacing(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Go on from the state on disk, if there is one."""
+        if self.path is None or not self.path.exists():
+            return
+        device = next(self.teacher.parameters()).device
+        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        if state["identity"] != self.identity:
+            raise FinetuningError(
+                f"{self.path} holds an unfinished run of another configuration; give the same options to go on with "
+                f"it, or remove the file to start anew"
+            )
+        self.step, self.sums = state["step"], state["sums"]
+        self.epochs = [Epoch(**row) for row in state["epochs"]]
+        with torch.no_grad():
+            for name, parameter in self.mover.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        self.mover.adam.load_state_dict(state["adam"])
+
+
+class _Mover:
+    """Adam on the parameters, or on the logarithm of their change.
+
+    A relative step takes Adam's step δ of a variable that is zero, along ∂L/∂δ = θ·∂L/∂θ, and multiplies θ by exp(δ).
+    """
+
+    def __init__(self, stages: Sequence[Stage], settings: LearningSettings) -> None:
+        groups = [group for stage in stages for group in stage.groups]
+        self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+        self._relative = {name for group in groups if group.relative for name in group.parameters}
+        self._leaves = {
+            name: torch.zeros_like(parameter) if name in self._relative else parameter
+            for name, parameter in self.parameters.items()
+        }
+        betas = (settings.beta1, settings.beta2)
+        self.adam = torch.optim.Adam([{"params": [leaf]} for leaf in self._leaves.values()], settings.rate, betas)
+        self._slots = dict(zip(self._leaves, self.adam.param_groups, strict=True))
+
+    def active(self, stage: Stage) -> list[nn.Parameter]:
+        """The parameters that a stage learns."""
+        return [parameter for group in stage.groups for parameter in group.parameters.values()]
+
+    def activate(self, stage: Stage) -> None:
+        """Ask for gradients of these parameters and no others."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        for parameter in self.active(stage):
+            parameter.requires_grad_()
+
+    @torch.no_grad()
+    def move(self, stage: Stage, rate: float) -> None:
+        """Take a step along the gradients of a stage's parameters."""
+        factors = {name: group.factor for group in stage.groups for name in group.parameters}
+        for name, leaf in self._leaves.items():
+            leaf.grad = self.parameters[name].grad if name in factors else None
+            if leaf.grad is not None and name in self._relative:
+                leaf.grad = leaf.grad * self.parameters[name]
+            self._slots[name]["lr"] = rate * factors.get(name, 0.0)
+        self.adam.step()
+        for name in factors.keys() & self._relative:
+            self.parameters[name].mul_(self._leaves[name].exp())
+            self._leaves[name].zero_()
+
+
+def normalised_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """``‖F̂/‖F̂‖₂ − F/‖F‖₂‖₂`` for each sample, the norms over all other axes; the gradient goes to the student.
+
+    Args:
+        student: ``n …``.
+        teacher: The same shape.
+
+    Returns:
+        ``(n,)``, between 0 and 2. Where it is zero so is its gradient.
+    """
+    return cast(Tensor, _NormalisedDistance.apply(student, teacher))  # pyright: ignore[reportUnknownMemberType]
+
+
+class _NormalisedDistance(torch.autograd.Function):
+    """With n̂ = F̂/‖F̂‖, r = n̂ − n and d = ‖r‖: ∂d/∂F̂ = (r − n̂·d²/2) / (d·‖F̂‖), because n̂·r = d²/2."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        axes = tuple(range(1, student.ndim))
+        length = vector_norm(student, axes, keepdim=True)
+        other = vector_norm(teacher, axes, keepdim=True)
+        residual = student.float() / length.clamp(min=_TINY)
+        residual.addcmul_(teacher.float(), 1 / other.clamp(min=_TINY), value=-1)
+        distance = vector_norm(residual, axes, keepdim=True)
+        ctx.save_for_backward(student, residual, length, distance)
+        return distance.flatten()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        student, residual, length, distance = ctx.saved_tensors
+        factor = gradient.view_as(distance) / (distance * length).clamp(min=_TINY)
+        factor = torch.where(distance > 0, factor, 0)
+        result = residual * factor
+        result.addcmul_(student.float(), factor * distance.square() / (2 * length.clamp(min=_TINY)), value=-1)
+        return result.to(student.dtype), None

@@ -1,0 +1,142 @@
+"""A multiplication whose operands are quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srquant.networks.modules import MatMul
+from srquant.quantizers.base import Quantizer
+
+Multiplication = nn.Conv2d | nn.Linear | MatMul
+
+
+class Product(Protocol):
+    """The bare multiplication: left operand, right operand, bias."""
+
+    def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None, /) -> Tensor:
+        """The product."""
+        ...
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a ``Conv2d`` does with its input and weight."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str
+    border: tuple[int, ...]
+    """Padding as ``F.pad`` takes it, for modes other than zeros."""
+
+    @classmethod
+    def of(cls, module: nn.Conv2d) -> Convolution:
+        """Read the settings off a module."""
+        border = tuple(cast(Any, module)._reversed_padding_repeated_twice)
+        return cls(module.stride, module.padding, module.dilation, module.groups, module.padding_mode, border)
+
+    def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros":
+            left = F.pad(left, self.border, self.padding_mode)
+            return F.conv2d(left, right, bias, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(left, right, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def linear(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """What a ``Linear`` does with its input and weight."""
+    return F.linear(left, right, bias)
+
+
+def matrix_product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """What a ``MatMul`` does with its operands."""
+    return left @ right if bias is None else left @ right + bias
+
+
+def product_of(module: Multiplication) -> Product:
+    """The bare multiplication of a module."""
+    if isinstance(module, nn.Conv2d):
+        return Convolution.of(module)
+    return linear if isinstance(module, nn.Linear) else matrix_product
+
+
+class LearnableWeight(nn.Module):
+    """A float weight and its quantizer, while bounds are being learned."""
+
+    def __init__(self, weight: Tensor, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.quantizer = quantizer
+
+    def forward(self) -> Tensor:
+        return self.quantizer(self.weight)
+
+
+class CodedWeight(nn.Module):
+    """A finished weight: integer codes and how to decode them. The float weight is gone.
+
+    Args:
+        codes: Integers in [0, 2^bits), any integer dtype, in the shape of the weight.
+        quantizer: Decodes them.
+    """
+
+    def __init__(self, codes: Tensor, quantizer: Quantizer) -> None:
+        super().__init__()
+        codes = codes.detach().to(torch.uint8)
+        # One memory format, whatever the codes came from: convolutions may add up in another order in another one.
+        layout = torch.channels_last if codes.ndim == 4 else torch.contiguous_format
+        self.register_buffer("codes", codes.contiguous(memory_format=layout))
+        self.quantizer = quantizer
+
+    @classmethod
+    def of(cls, weight: Tensor, quantizer: Quantizer) -> CodedWeight:
+        """Round a float weight."""
+        return cls(quantizer.codes(weight.detach()), quantizer)
+
+    def forward(self) -> Tensor:
+        return self.quantizer.decode(self.get_buffer("codes"))
+
+
+class QuantLayer(nn.Module):
+    """``product(left(a), right(b)) + bias``: a convolution, a linear map or an attention product.
+
+    Args:
+        product: The bare multiplication.
+        left: Quantizer of the input, or of the left operand.
+        right: The weight, or the quantizer of the right operand.
+        bias: Stays float.
+    """
+
+    def __init__(
+        self, product: Product, left: Quantizer, right: LearnableWeight | CodedWeight | Quantizer, bias: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.product = product
+        self.left = left
+        self.right = right
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as it multiplies; some networks look at their layers' weights."""
+        if isinstance(self.right, Quantizer):
+            raise AttributeError("a product of two activations has no weight")
+        return self.right()
+
+    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
+        right = self.right() if b is None else self.right(b)
+        return self.product(self.left(a), right, self.bias)
+
+
+def finished(layer: QuantLayer) -> QuantLayer:
+    """The layer with its weight as codes and nothing left to learn."""
+    right = layer.right
+    if isinstance(right, LearnableWeight):
+        right = CodedWeight.of(right.weight, right.quantizer)
+    return QuantLayer(layer.product, layer.left, right, layer.bias).requires_grad_(False)

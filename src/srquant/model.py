@@ -1,0 +1,187 @@
+"""A super-resolution network, float or quantized, ready to be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from srquant.bridges import channels_last
+from srquant.errors import ArgumentError
+from srquant.layers import CodedWeight
+from srquant.networks.base import SRNetwork
+from srquant.networks.custom import CustomConfig, CustomNetwork
+from srquant.networks.opening import load_network, save_network
+from srquant.quantizers import Quantizer
+from srquant.storage import Record, is_model_file, read_model, write_model
+from srquant.surgery import copy_network, quant_layers, to_network
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One quantized multiplication, for reports. Bits and ranges; the weight's are None for an attention product."""
+
+    name: str
+    left: Quantizer
+    right: Quantizer
+    weights: int
+    """Elements of the weight."""
+    biases: int
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of the weight."""
+        return self.right.bits if self.weights else None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters and bits, counted.
+
+    ``ratio`` counts the weights of quantized layers at their bits and everything else at 32; ``ratio_with_biases``
+    counts the biases of quantized layers at the weights' bits too, which is what 2DQuant prints (though they stay
+    float). Source: 2DQuant, P / (P − Q + Q·b/32).
+    """
+
+    parameters: int
+    quantized: int
+    """Weights that are codes."""
+    stored_bits: int
+    """Codes, float parameters and buffers, and bounds: what a file must hold at least."""
+    ratio: float
+    ratio_with_biases: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how it came about.
+
+    Calling it turns ``n 3 h w`` RGB images in [0, 1] into ``n 3 scale·h scale·w`` in about [0, 1], not clamped.
+    A model is never changed: every operation returns a new one.
+
+    Args:
+        network: Float, or with quantized points.
+        source: Name of the file of float weights.
+        record: How it was quantized; None for a float model.
+    """
+
+    network: SRNetwork
+    source: str
+    record: Record | None = None
+
+    @classmethod
+    def wrap(cls, module: nn.Module, scale: int, value_range: float = 1.0, alignment: int = 1) -> Model:
+        """A model of any ``nn.Module``.
+
+        Args:
+            module: ``n 3 h w`` to ``n 3 scale·h scale·w`` in [0, value_range]; it is copied.
+            scale: How many times larger the output is.
+            value_range: Largest value of images in the network: 1 or 255.
+            alignment: What tile corners must be multiples of; the window of a window-attention network.
+
+        Raises:
+            ArgumentError: The module does not enlarge an RGB image by the scale.
+        """
+        network = CustomNetwork(copy_network(module).float(), CustomConfig(scale, value_range, alignment))
+        return cls(_ready(network), type(module).__name__)
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the output is."""
+        return self.network.scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(iter(self.network.parameters())).device
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Enlarge images; see the class. The result is on the network's device."""
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise ArgumentError(f"images must be n 3 h w, at least one pixel; got {list(images.shape)}")
+        with torch.inference_mode():
+            return self.network(to_network(self.network, images.float())).div_(self.network.value_range)
+
+    def to(self, device: torch.device | str) -> Model:
+        """The same model on another device."""
+        return Model(_ready(copy_network(self.network).to(device)), self.source, self.record)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the model: real low-bit codes if it is quantized, float weights if not.
+
+        Raises:
+            ArgumentError: The name does not end in ``.safetensors``.
+            OutputError: The file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ArgumentError(f"{path}: models are written as .safetensors files; give a name that ends so")
+        if self.record is None:
+            save_network(path, self.network, {})
+        else:
+            write_model(path, self.network, self.record)
+        return path
+
+    def layers(self) -> list[Layer]:
+        """The quantized multiplications, in the network's order."""
+        found: list[Layer] = []
+        for name, layer in quant_layers(self.network).items():
+            right = layer.right
+            coded = isinstance(right, CodedWeight)
+            quantizer = right if isinstance(right, Quantizer) else right.quantizer
+            weights = right.get_buffer("codes").numel() if coded else 0
+            found.append(Layer(name, layer.left, quantizer, weights, 0 if layer.bias is None else layer.bias.numel()))
+        return found
+
+    def sizes(self) -> Sizes:
+        """Count parameters and bits."""
+        layers = self.layers()
+        codes = Counter({layer.right.bits: 0 for layer in layers})
+        biases = Counter(codes)
+        bounds = 0
+        for layer in layers:
+            codes[layer.right.bits] += layer.weights
+            biases[layer.right.bits] += layer.biases if layer.weights else 0
+            bounds += sum(p.numel() for q in (layer.left, layer.right) for p in q.parameters())
+        quantized, narrow = sum(codes.values()), sum(bits * count for bits, count in codes.items())
+        floats = sum(p.numel() for p in self.network.parameters()) - bounds
+        parameters = quantized + floats
+        buffers = {k: v for k, v in self.network.state_dict().items() if not k.endswith(".right.codes")}
+        stored = sum(8 * v.numel() * v.element_size() for v in buffers.values())
+        narrow_biases = sum(bits * count for bits, count in biases.items())
+        wide = 32 * (floats - sum(biases.values()))
+        return Sizes(
+            parameters=parameters,
+            quantized=quantized,
+            stored_bits=narrow + stored,
+            ratio=32 * parameters / (32 * floats + narrow),
+            ratio_with_biases=32 * parameters / (wide + narrow + narrow_biases),
+        )
+
+
+def load(path: Path | str, *, value_range: float | None = None, network: nn.Module | None = None) -> Model:
+    """Open a float network in any published layout, or a model this project saved. Opening never runs code.
+
+    Args:
+        path: The file.
+        value_range: Largest value of images in a float network, 1 or 255, where its weights do not tell.
+        network: The float module of a model that was made with :meth:`Model.wrap`.
+
+    Raises:
+        NetworkError: The weights cannot be opened as a network.
+        ModelFileError: The saved model is damaged or of a newer format.
+        MissingExtraError: The network needs an optional dependency.
+    """
+    path = Path(path)
+    if not is_model_file(path):
+        return Model(_ready(load_network(path, value_range)), path.name)
+    opened, record = read_model(path, network)
+    return Model(_ready(opened), record.source, record)
+
+
+def _ready(network: SRNetwork) -> SRNetwork:
+    """Evaluation mode, nothing to learn, convolutions channels last (several times faster on CPUs)."""
+    return channels_last(network.eval().requires_grad_(False))

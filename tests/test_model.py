@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from srquant.errors import ArgumentError, ModelFileError, NetworkError, OutputError
+from srquant.images import Calibration
+from srquant.methods import PLQ, MinMax
+from srquant.model import Model, load
+from srquant.storage import HEADER
+from tests.conftest import small_networks
+
+
+@pytest.fixture
+def saved(edsr: Model, calibration: Calibration, tmp_path: Path) -> Path:
+    return PLQ().quantize(edsr, calibration).save(tmp_path / "m.safetensors")
+
+
+def rewrite(path: Path, change) -> None:
+    """Change the header of a model file."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    tensors = load_file(path)
+    change(header, tensors)
+    save_file(tensors, path, {HEADER: json.dumps(header)})
+
+
+def test_a_model_works_in_zero_to_one_whatever_the_network_does(edsr: Model) -> None:
+    images = torch.rand(2, 3, 8, 9)
+    assert edsr.network.value_range == 255
+    torch.testing.assert_close(edsr(images), edsr.network(images * 255) / 255)
+    assert edsr.scale == 4
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (0, 3, 8, 8)])
+def test_images_of_another_shape_are_refused(edsr: Model, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ArgumentError, match="images must be n 3 h w"):
+        edsr(torch.zeros(shape))
+
+
+def test_sizes_by_hand(edsr: Model, calibration: Calibration) -> None:
+    """EDSR ×4, 8 channels, 2 blocks. W4: the five body convolutions at 4 bits, head, upsampler and tail at 8."""
+    body, edges = 5 * 9 * 8 * 8, 9 * 3 * 8 + 2 * 9 * 8 * 32 + 9 * 8 * 3
+    biases, edge_biases = 5 * 8, 8 + 2 * 32 + 3
+    parameters = body + edges + biases + edge_biases
+    sizes = PLQ().quantize(edsr, calibration).sizes()
+    assert sizes.parameters == parameters
+    assert sizes.quantized == body + edges
+    narrow = 4 * body + 8 * edges
+    bounds, mean = 9 * (3 + 1), 3
+    assert sizes.stored_bits == narrow + 32 * (biases + edge_biases + bounds + mean)
+    assert sizes.ratio == pytest.approx(32 * parameters / (narrow + 32 * (biases + edge_biases)))
+    assert sizes.ratio_with_biases == pytest.approx(32 * parameters / (narrow + 4 * biases + 8 * edge_biases))
+
+
+def test_compression_is_the_published_formula(networks, calibration: Calibration) -> None:
+    """2DQuant: P / (P − Q + Q·b/32), all quantized layers at b bits."""
+    model = MinMax(bits=2, edges="none").quantize(Model(networks["edsr"], "x"), calibration)
+    sizes = model.sizes()
+    p, q = sizes.parameters, sizes.quantized
+    assert sizes.ratio == pytest.approx(p / (p - q + q * 2 / 32))
+    assert sizes.ratio_with_biases == pytest.approx(p / (p - p + p * 2 / 32)), "all parameters are weights or biases"
+
+
+def test_float_models_are_saved_and_opened(edsr: Model, tmp_path: Path) -> None:
+    path = edsr.save(tmp_path / "f.safetensors")
+    again = load(path)
+    assert again.record is None
+    images = torch.rand(1, 3, 9, 9)
+    torch.testing.assert_close(again(images), edsr(images))
+
+
+def test_opening_a_model_imports_no_method(saved: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from srquant.model import load; import torch;"
+        f"load({str(saved)!r})(torch.rand(1, 3, 8, 8));"
+        "assert not [m for m in sys.modules if m.startswith('srquant.methods')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_newer_format_is_refused(saved: Path) -> None:
+    rewrite(saved, lambda header, _: header.update(format=2))
+    with pytest.raises(ModelFileError, match="has format 2; this version of srquant reads up to 1: update srquant"):
+        load(saved)
+
+
+@pytest.mark.parametrize("keep", [20, 300, 0.3, 0.9, 0.999])
+def test_cut_model_files(saved: Path, keep: float) -> None:
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
+    with pytest.raises((ModelFileError, NetworkError), match=r"m\.safetensors"):
+        load(saved)
+
+
+@pytest.mark.parametrize("blob", ["index", "codes", "float32"])
+def test_damaged_model_files(saved: Path, blob: str) -> None:
+    rewrite(saved, lambda _, tensors: tensors.update({blob: tensors[blob][:-1].clone()}))
+    with pytest.raises(ModelFileError, match=r"m\.safetensors is damaged"):
+        load(saved)
+    rewrite(saved, lambda _, tensors: tensors.pop(blob))
+    with pytest.raises(ModelFileError, match=r"m\.safetensors is damaged"):
+        load(saved)
+
+
+def test_an_unknown_network_in_a_model_file(saved: Path) -> None:
+    rewrite(saved, lambda header, _: header.update(network="edsrr"))
+    with pytest.raises(ArgumentError, match="unknown network 'edsrr'; did you mean 'edsr'"):
+        load(saved)
+
+
+def test_models_are_safetensors(edsr: Model, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="give a name that ends so"):
+        edsr.save(tmp_path / "m.pth")
+
+
+def test_a_failed_save_loses_nothing(saved: Path, edsr: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = saved.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("srquant.storage.save_safetensors", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        load(saved).save(saved)
+    assert saved.read_bytes() == before
+    assert len(list(saved.parent.iterdir())) == 1
+
+
+class Custom(nn.Module):
+    """Somebody's network: a convolution in another order, an operator product, an odd name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1)
+        self.norm = nn.BatchNorm2d(12)
+        self.mix = nn.Linear(12, 12)
+        self.last = nn.Conv2d(12, 12, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.first(x)).relu()
+        z = y.flatten(2).mT
+        attention = (z @ z.mT / 100).softmax(-1) @ z
+        y = y + self.mix(attention).mT.view_as(y)
+        return self.shuffle(self.last(y))
+
+
+def test_any_module(calibration: Calibration, tmp_path: Path) -> None:
+    module = Custom().eval()
+    module.norm.running_mean.normal_(0, 0.1)
+    model = Model.wrap(module, scale=2)
+    images = torch.rand(1, 3, 10, 12)
+    torch.testing.assert_close(model(images), module(images).detach())
+    quantized = MinMax(bits=8).quantize(model, calibration)
+    assert quantized.record is not None
+    assert [fold.norm for fold in quantized.record.folds] == ["network.norm"]
+    assert {layer.name for layer in quantized.layers()} == {"network.first", "network.mix", "network.last"}
+    (other,) = quantized.record.kept
+    assert (other.name, other.reason) == ("other operators", "products that are not modules of their own")
+    assert 0 < other.share < 1
+    assert quantized.record.share + other.share == pytest.approx(1)
+    path = quantized.save(tmp_path / "c.safetensors")
+    assert torch.equal(load(path, network=Custom())(images), quantized(images))
+    with pytest.raises(ArgumentError, match=r"passed from Python; open it there with load\(path, network=module\)"):
+        load(path)
+    with pytest.raises(ModelFileError, match="does not fit its network"):
+        load(path, network=nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)))
+
+
+def test_modules_that_do_not_enlarge_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="scale=3: the network turns 1x3x8x8 into 1x3x16x16"):
+        Model.wrap(Custom().eval(), scale=3)
+    with pytest.raises(ArgumentError, match="cannot run on an RGB image"):
+        Model.wrap(nn.Conv2d(1, 3, 3), scale=1)
+
+
+def test_moving_a_model_makes_a_new_one(edsr: Model) -> None:
+    moved = edsr.to("cpu")
+    assert moved.network is not edsr.network
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(moved(images), edsr(images))
+
+
+def test_every_small_network_survives_a_file(tmp_path: Path, calibration: Calibration) -> None:
+    for name, network in small_networks().items():
+        model = MinMax().quantize(Model(network, name), calibration)
+        images = torch.rand(1, 3, 11, 13)
+        assert torch.equal(load(model.save(tmp_path / f"{name}.safetensors"))(images), model(images)), name
