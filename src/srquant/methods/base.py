@@ -1,0 +1,109 @@
+"""What every method is: a frozen configuration that makes a quantized model of a float one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from srquant.errors import ArgumentError
+from srquant.images.calibration import Calibration
+from srquant.model import Model
+from srquant.quantizers import check_bits
+
+EdgeProtocol = Literal["8bit", "float", "none"]
+Bits = tuple[int, int] | None
+"""Of weights and activations; None leaves a layer float."""
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """How weights are quantized."""
+
+    range: Literal["extremes", "quantiles", "least_squares"] = "extremes"
+    symmetric: bool = True
+    """[-u, u] (OAPTQ §3.1) instead of [l, u]."""
+    per_channel: bool = False
+    """Bounds for each output channel instead of one pair for the tensor."""
+
+
+@dataclass(frozen=True)
+class ObservationSettings:
+    """How activation statistics are gathered from the calibration patches. Source: OAPTQ algorithm 1, AdaBM."""
+
+    batch: int = 16
+    momentum: float = 0.9
+    """Weight of the old value in the moving average over batches; the first counts in full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A published way to quantize, and its configuration.
+
+    A new method is a new file in this folder: a frozen dataclass with a ``name``, its own fields with the paper's
+    values as defaults, and :meth:`quantize`, which reads like the paper's algorithm.
+    """
+
+    name: ClassVar[str]
+    """Name on the command line and in files."""
+
+    bits: int = 4
+    """Of activations, 2 to 8."""
+    weight_bits: int | None = None
+    """Of weights; as ``bits`` if None."""
+    edges: EdgeProtocol = "8bit"
+    """``8bit``: first, upsampler and last convolutions at 8/8 bits (OAPTQ table 1); ``float``: those and the
+    convolution after the body stay float (OAPTQ tables 2 and 3); ``none``: all alike."""
+    layers: tuple[str, ...] = ()
+    """Exceptions, the last that matches a layer's name counts: ``pattern=bits``, ``pattern=weights/activations`` or
+    ``pattern=float``, for instance ``tail.*=8``."""
+    weights: WeightSettings = WeightSettings()
+    observation: ObservationSettings = ObservationSettings()
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        if self.weight_bits is not None:
+            check_bits(self.weight_bits, "weight_bits")
+        if self.edges not in ("8bit", "float", "none"):
+            raise ArgumentError(f"edges={self.edges!r} is not one of 8bit, float, none")
+        if not 0 <= self.observation.momentum < 1 or self.observation.batch < 1:
+            raise ArgumentError(f"{self.observation}: momentum must be in [0, 1) and batch at least 1")
+        for rule in self.layers:
+            parse_rule(rule)
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        """Make the quantized model.
+
+        Args:
+            model: A float model; it is left as it is.
+            calibration: Low-resolution patches like the images the model will be given.
+            state: Where a method that learns keeps its state, to go on from it after an interruption.
+
+        Raises:
+            ArgumentError: The model is quantized already, or a layer rule matches nothing.
+            NetworkError: The network's activations are not finite.
+            FinetuningError: Learning cannot go on.
+        """
+        raise NotImplementedError
+
+
+def parse_rule(rule: str) -> tuple[str, Bits]:
+    """The pattern and the bits of an exception such as ``tail.*=8``, ``body.*=4/6`` or ``head.*=float``.
+
+    Raises:
+        ArgumentError: The text is no such rule.
+    """
+    pattern, equals, text = rule.rpartition("=")
+    if not equals or not pattern:
+        raise ArgumentError(
+            f"layers: {rule!r} is not a rule; write pattern=bits, pattern=weights/activations or pattern=float"
+        )
+    if text == "float":
+        return pattern, None
+    parts = text.split("/")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ArgumentError(f"layers: {text!r} in {rule!r} is not a number of bits, two with a slash, or float")
+    weight, activation = int(parts[0]), int(parts[-1])
+    check_bits(weight, f"layers: {pattern}: bits")
+    check_bits(activation, f"layers: {pattern}: bits")
+    return pattern, (weight, activation)

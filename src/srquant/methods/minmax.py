@@ -1,0 +1,31 @@
+"""MinMax: bounds at the extremes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from srquant.images.calibration import Calibration
+from srquant.methods.base import Method
+from srquant.methods.plan import make_plan
+from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.model import Model
+from srquant.quantizers import Uniform
+from srquant.ranges import Extremes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinMax(Method):
+    """Uniform activations between the smallest and the largest value, averaged over batches; symmetric weights up to
+    the largest magnitude.
+
+    Source: the MinMax row of OAPTQ tables 1 and 4.
+    """
+
+    name = "minmax"
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        bounds = observe_ranges(plan, calibration, self, lambda bits: Extremes())
+        layers = build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found))
+        return finish(model, plan, layers, self, calibration)

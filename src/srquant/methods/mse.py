@@ -1,0 +1,32 @@
+"""MSE: bounds of least squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srquant.images.calibration import Calibration
+from srquant.methods.base import Method, WeightSettings
+from srquant.methods.plan import make_plan
+from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.model import Model
+from srquant.quantizers import Uniform
+from srquant.ranges import LeastSquares
+
+
+@dataclass(frozen=True, kw_only=True)
+class MSE(Method):
+    """Uniform activations and symmetric weights, all with the bounds that minimise the squared error.
+
+    Source: the MSE row of OAPTQ table 1, which names no search; see :class:`~srquant.ranges.LeastSquares`.
+    """
+
+    name = "mse"
+
+    weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares"))
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        bounds = observe_ranges(plan, calibration, self, LeastSquares)
+        layers = build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found))
+        return finish(model, plan, layers, self, calibration)

@@ -1,0 +1,186 @@
+"""OAPTQ, outlier-aware post-training quantization: the piecewise-linear quantizer (PLQ) and sensitivity-aware
+finetuning (SAFT).
+
+Source: "Outlier-Aware Post-Training Quantization for Image Super-Resolution". There is no public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srquant.bridges import vector_norm
+from srquant.errors import ArgumentError
+from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
+from srquant.images.calibration import Calibration
+from srquant.layers import LearnableWeight, QuantLayer
+from srquant.methods.base import Method
+from srquant.methods.plan import make_plan
+from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.model import Model
+from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, find_sides
+from srquant.quantizers.piecewise_linear import Form
+from srquant.ranges import Bounds, Extremes, quantile
+from srquant.surgery import swap
+
+
+@dataclass(frozen=True, kw_only=True)
+class PLQ(Method):
+    """Piecewise-linear activations between the extremes, the breakpoint at a percentile of the magnitude; symmetric
+    weights up to the largest magnitude. All bounds are moving averages over batches.
+
+    Source: OAPTQ §3.2, eq. 3, algorithm 1 (calibration); the PLQ row of table 4.
+    """
+
+    name = "plq"
+
+    plq: Form = "distinct"
+    """Where the outlier levels lie; see :class:`~srquant.quantizers.PiecewiseLinear`."""
+    reallocate: bool = True
+    """Give the codes of a side without outliers to the other side; false reads eq. 3 literally."""
+    share: float = 0.99
+    """The breakpoint's percentile (algorithm 1)."""
+    breakpoint: Literal["magnitude", "signed"] = "magnitude"
+    """Percentile of |x|, or of x, as one line of algorithm 1 prints it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ArgumentError(f"share={self.share} is outside (0, 1); 0.99 is the 99th percentile")
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        bounds = observe_ranges(plan, calibration, self, lambda bits: self.measure)
+        layers = build_layers(plan, bounds, self, self.activation_quantizer)
+        return finish(model, plan, layers, self, calibration)
+
+    def measure(self, rows: Tensor) -> Bounds:
+        """Lower and upper bound and breakpoint of a batch."""
+        place = quantile(rows, self.share, magnitude=self.breakpoint == "magnitude")
+        return {**Extremes()(rows), "breakpoint": place.abs()}
+
+    def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+        """The quantizer of averaged bounds."""
+        sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"]) if self.reallocate else "both"
+        return PiecewiseLinear(bits, **bounds, form=self.plq, sides=sides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OAPTQ(PLQ):
+    """PLQ, then finetuning of all bounds on the calibration patches, with the float network as teacher.
+
+    Epoch e learns the weights' bounds u_w if e mod 3 = 1, the activations' l and u if 2, the breakpoints if 0
+    (algorithm 1). The loss is L_sen + λ·L_rec: eq. 6 weighs the distance of every quantized layer's normalised output
+    from the teacher's by the layer's sensitivity; eq. 5 is the L1 distance of the images in [0, 1].
+
+    Source: OAPTQ §3.3, eq. 4–7, algorithm 1, §4.1.
+    Differs: bounds take relative steps by default (``learning``); sensitivities are normalised before the softmax
+    (``sensitivity``). Both as printed do not work on networks with images in 0…255; both can be asked for.
+    """
+
+    name = "oaptq"
+
+    quantizer: Literal["plq", "uniform"] = "plq"
+    """``uniform`` finetunes MinMax instead of PLQ: the rows of table 4 without PLQ. It has no breakpoints; the other
+    two kinds of bounds take turns."""
+    sensitivity: Literal["normalised", "raw", "uniform"] = "normalised"
+    """Of layer k, eq. 4: softmax of σ_k, ``normalised`` by the mean of all σ; ``raw`` as printed, which overflows where
+    σ reaches 100; ``uniform`` 1/K each, which is the paper's vanilla finetuning (VFT)."""
+    reconstruction: float = 5.0
+    """λ, weight of L_rec (§4.1)."""
+    learning: Literal["relative", "absolute"] = "relative"
+    """Whether Adam's rate is a share of each bound or absolute, as printed (then a bound of 200 hardly moves)."""
+    finetuning: LearningSettings = field(default_factory=LearningSettings)
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        spread = Spread()
+        bounds = observe_ranges(plan, calibration, self, lambda bits: self.measure, spread)
+        layers = build_layers(plan, bounds, self, self.activation_quantizer)
+        student = swap(plan.network, layers)
+        loss = SensitivityLoss(sensitivities(spread.means(), self.sensitivity), self.reconstruction)
+        curve = finetune(student, plan.network, calibration, self.stages(layers), loss, self.finetuning, state)
+        return finish(model, plan, layers, self, calibration, curve)
+
+    def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+        if self.quantizer == "uniform":
+            return Uniform(bits, bounds["lower"], bounds["upper"])
+        return super().activation_quantizer(bits, bounds)
+
+    def stages(self, layers: Mapping[str, QuantLayer]) -> tuple[Stage, ...]:
+        """u_w; l and u; bp: those that there are, in this order."""
+        kinds: dict[str, dict[str, nn.Parameter]] = {"weights": {}, "ranges": {}, "breakpoints": {}}
+        for layer_name, layer in layers.items():
+            for side in ("left", "right"):
+                part = getattr(layer, side)
+                quantizer = part.quantizer if isinstance(part, LearnableWeight) else part
+                for name, bound in quantizer.named_parameters():
+                    kind = "breakpoints" if name == "breakpoint" else "ranges"
+                    if kind == "breakpoints" and getattr(quantizer, "sides", "") == "none":
+                        continue
+                    kind = "weights" if isinstance(part, LearnableWeight) else kind
+                    kinds[kind][f"{layer_name}.{side}.{name}"] = bound
+        relative = self.learning == "relative"
+        return tuple(Stage(name, (Group(bounds, relative),)) for name, bounds in kinds.items() if bounds)
+
+
+class Spread:
+    """Mean over images of the standard deviation of each layer's output, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, name: str, output: Tensor) -> None:
+        axes = tuple(range(1, output.ndim))
+        square = vector_norm(output, axes).square() / output[0].numel()
+        deviation = (square - output.mean(dim=axes).square()).clamp(min=0).sqrt()
+        # Window attention cuts one image into many rows; every row then counts as an image.
+        self._sums[name] = self._sums.get(name, 0.0) + float(deviation.sum())
+        self._counts[name] = self._counts.get(name, 0) + len(output)
+
+    def means(self) -> dict[str, float]:
+        """By layer, in the order in which they ran."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+
+def sensitivities(spread: Mapping[str, float], kind: Literal["normalised", "raw", "uniform"]) -> dict[str, float]:
+    """s_k of each layer, eq. 4; they sum to one. Overflow is avoided by subtracting the largest exponent."""
+    values = torch.tensor(list(spread.values()), dtype=torch.float64)
+    if kind == "uniform":
+        values = torch.zeros_like(values)
+    elif kind == "normalised":
+        values = values / values.mean().clamp(min=1e-12)
+    return {name: float(share) for name, share in zip(spread, values.softmax(0), strict=True)}
+
+
+@dataclass(frozen=True)
+class SensitivityLoss:
+    """L_sen + λ·L_rec, eq. 5–7.
+
+    ``L_sen = 1/K · Σ_k s_k · mean over samples of ‖F_k/‖F_k‖₂ − F̂_k/‖F̂_k‖₂‖₂``, ``L_rec = mean |I − Î|`` with images in
+    [0, 1]; in 0…255 it would swamp L_sen.
+    """
+
+    sensitivities: Mapping[str, float]
+    reconstruction: float
+    parts: Sequence[str] = ("L_sen", "L_rec")
+
+    @property
+    def taps(self) -> Sequence[str]:
+        """The quantized layers."""
+        return list(self.sensitivities)
+
+    def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        terms = [
+            weight * normalised_distance(student.features[name], teacher.features[name]).mean()
+            for name, weight in self.sensitivities.items()
+        ]
+        rec = F.l1_loss(student.images, teacher.images)
+        return {"L_sen": torch.stack(terms).sum() / len(terms), "L_rec": self.reconstruction * rec}

@@ -1,0 +1,34 @@
+"""Percentile: bounds that cut a share off each side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from srquant.images.calibration import Calibration
+from srquant.methods.base import Method
+from srquant.methods.plan import make_plan
+from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.model import Model
+from srquant.quantizers import Uniform
+from srquant.ranges import Quantiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentile(Method):
+    """Uniform activations between the 1st and the 99th percentile; weights as in MinMax.
+
+    Source: the Percentile row of OAPTQ table 1. Differs: the paper does not say how weights are treated in that row;
+    their extremes are kept here, so that the row shows what clipping activations does.
+    """
+
+    name = "percentile"
+
+    share: float = 0.99
+    """0.99 cuts 1 % off each side."""
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        bounds = observe_ranges(plan, calibration, self, lambda bits: Quantiles(self.share))
+        layers = build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found))
+        return finish(model, plan, layers, self, calibration)

@@ -1,0 +1,90 @@
+"""What becomes of each multiplication of a network."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+
+from srquant.errors import ArgumentError
+from srquant.methods.base import Bits, Method, parse_rule
+from srquant.model import Model
+from srquant.networks.base import SRNetwork
+from srquant.storage import Kept
+from srquant.surgery import Fold, Point, Survey, fold_batch_norm, survey
+
+_EIGHT_BIT_ROLES = ("first", "upsampler", "last")
+_FLOAT_ROLES = ("first", "after_body", "upsampler", "last")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A point that is quantized, and to how many bits."""
+
+    point: Point
+    weight_bits: int
+    activation_bits: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method works on: the float network with normalisations folded, and what becomes of each point."""
+
+    network: SRNetwork
+    folds: tuple[Fold, ...]
+    survey: Survey
+    targets: tuple[Target, ...]
+    kept: tuple[Kept, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the points that are quantized."""
+        return [target.point.name for target in self.targets]
+
+    @property
+    def share(self) -> float:
+        """Part of the network's multiply-adds whose operands are quantized."""
+        return sum(target.point.multiply_adds for target in self.targets) / self.survey.multiply_adds
+
+
+def make_plan(model: Model, method: Method) -> Plan:
+    """Fold normalisations, find the multiplications, and decide the bits of each.
+
+    Raises:
+        ArgumentError: The model is quantized already, or a rule of ``layers`` matches no layer.
+    """
+    if model.record is not None:
+        raise ArgumentError(f"the model is quantized already (by {model.record.method}); start from float weights")
+    network, folds = fold_batch_norm(model.network)
+    found = survey(network)
+    rules = [parse_rule(rule) for rule in method.layers]
+    for pattern, _ in rules:
+        if not any(fnmatch.fnmatchcase(point.name, pattern) for point in found.points):
+            raise ArgumentError(
+                f"layers: {pattern!r} matches no layer; the first are "
+                f"{', '.join(point.name for point in found.points[:5])}"
+            )
+    targets: list[Target] = []
+    kept: list[Kept] = []
+    for point in found.points:
+        bits, reason = _bits(point, method, rules)
+        if bits is None:
+            kept.append(Kept(point.name, reason, point.multiply_adds / found.multiply_adds))
+        else:
+            targets.append(Target(point, *bits))
+    seen = sum(point.multiply_adds for point in found.points) / found.multiply_adds
+    if seen < 0.9999:
+        kept.append(Kept("other operators", "products that are not modules of their own", 1 - seen))
+    if not targets:
+        raise ArgumentError("nothing is left to quantize; loosen edges or layers")
+    return Plan(network, folds, found, tuple(targets), tuple(kept))
+
+
+def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]]) -> tuple[Bits, str]:
+    for pattern, bits in reversed(rules):
+        if fnmatch.fnmatchcase(point.name, pattern):
+            return bits, f"asked for ({pattern})"
+    if method.edges == "float" and point.role in _FLOAT_ROLES:
+        return None, f"edges=float ({point.role.replace('_', ' ')})"
+    if method.edges == "8bit" and point.role in _EIGHT_BIT_ROLES:
+        return (8, 8), ""
+    return (method.bits if method.weight_bits is None else method.weight_bits, method.bits), ""

@@ -1,0 +1,153 @@
+"""The steps that methods are made of: observe ranges, build quantized layers, finish the model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from srquant.finetune import Epoch
+from srquant.images.calibration import Calibration
+from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished, product_of
+from srquant.methods.base import Method, WeightSettings
+from srquant.methods.plan import Plan
+from srquant.model import Model
+from srquant.progress import track
+from srquant.quantizers import Quantizer, Symmetric, Uniform
+from srquant.ranges import Bounds, Extremes, LeastSquares, Quantiles, Range
+from srquant.settings import to_json
+from srquant.storage import Record
+from srquant.surgery import flat, observe, require_finite, swap
+
+
+class RangeOf(Protocol):
+    """The rule for the activation range of a target."""
+
+    def __call__(self, bits: int, /) -> Range:
+        """The range for a bit width."""
+        ...
+
+
+Observed = dict[tuple[str, int], dict[str, Tensor]]
+"""Bounds, shape ``()``, of each operand: point name and 0 (left) or 1 (right)."""
+
+
+def observe_ranges(
+    plan: Plan,
+    calibration: Calibration,
+    method: Method,
+    range_of: RangeOf,
+    outputs: Callable[[str, Tensor], None] | None = None,
+) -> Observed:
+    """Run the calibration patches through the float network once, measure a range in every batch, and average.
+
+    The first batch counts in full; later ones enter a moving average. Memory does not grow with the patches.
+
+    Args:
+        plan: The network and its targets.
+        calibration: LR patches.
+        method: Says how batches are averaged.
+        range_of: The range to measure.
+        outputs: Called with the name and the output of every target, batch by batch.
+    """
+    settings = method.observation
+    ranges = {target.point.name: range_of(target.activation_bits) for target in plan.targets}
+    averages: Observed = {}
+
+    def look(name: str, place: int, operand: Tensor) -> None:
+        measured = {bound: value[0] for bound, value in ranges[name](flat(operand)).items()}
+        require_finite(name, measured.values())
+        old = averages.get((name, place), measured)
+        averages[name, place] = {
+            bound: torch.lerp(value, old[bound], settings.momentum) for bound, value in measured.items()
+        }
+
+    batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
+    observe(plan.network, plan.names, batches, look, outputs)
+    return averages
+
+
+def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings) -> Quantizer:
+    """The quantizer of a weight, its bounds found on the weight itself."""
+    rows = weight.detach().flatten(1) if settings.per_channel else weight.detach().reshape(1, -1)
+    bounds: Bounds
+    if settings.range == "least_squares":
+        bounds = LeastSquares(bits, settings.symmetric)(rows)
+    elif settings.range == "quantiles":
+        bounds = Quantiles()(rows.abs() if settings.symmetric else rows)
+    else:
+        bounds = Extremes()(rows.abs() if settings.symmetric else rows)
+    shaped = {name: value if settings.per_channel else value[0] for name, value in bounds.items()}
+    if settings.symmetric:
+        return Symmetric(bits, shaped["upper"])
+    return Uniform(bits, **shaped)
+
+
+class QuantizerOf(Protocol):
+    """Makes an activation quantizer."""
+
+    def __call__(self, bits: int, bounds: Mapping[str, Tensor], /) -> Quantizer:
+        """The quantizer of a bit width and bounds."""
+        ...
+
+
+def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: QuantizerOf) -> dict[str, QuantLayer]:
+    """A quantized layer, its weight still float inside, for every target."""
+    layers: dict[str, QuantLayer] = {}
+    for target in plan.targets:
+        name = target.point.name
+        module = cast(Multiplication, plan.network.get_submodule(name))
+        left = quantizer_of(target.activation_bits, observed[name, 0])
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weights = weight_quantizer(module.weight, target.weight_bits, method.weights)
+            layers[name] = QuantLayer(product_of(module), left, LearnableWeight(module.weight, weights), module.bias)
+        else:
+            right = quantizer_of(target.activation_bits, observed[name, 1])
+            layers[name] = QuantLayer(product_of(module), left, right, None)
+    return layers
+
+
+def finish(
+    model: Model,
+    plan: Plan,
+    layers: Mapping[str, QuantLayer],
+    method: Method,
+    calibration: Calibration,
+    curve: Sequence[Epoch] = (),
+) -> Model:
+    """The quantized model: weights as codes, bounds fixed, provenance written down.
+
+    Args:
+        model: The float model.
+        plan: What was quantized.
+        layers: The quantized points.
+        method: Whose configuration is written down.
+        calibration: Described in the record.
+        curve: The epochs of finetuning, if there was any.
+    """
+    network = swap(plan.network, {name: finished(layer) for name, layer in layers.items()})
+    record = Record(
+        method=method.name,
+        settings=cast(dict[str, Any], to_json(method)),
+        calibration=calibration.describe(),
+        source=model.source,
+        multiply_adds=plan.survey.multiply_adds,
+        share=plan.share,
+        kept=plan.kept,
+        folds=plan.folds,
+        versions=_versions(),
+        curve=tuple(to_json(epoch) for epoch in curve),
+    )
+    return Model(network, model.source, record)
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("srquant")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"srquant": own, "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,169 @@
+"""Laws that hold for every method on every network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import NETWORK_NAMES, small_networks
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError
+from srquant.images import Calibration
+from srquant.layers import CodedWeight
+from srquant.methods import Method, all_methods
+from srquant.model import Model, load
+from srquant.quantizers import Quantizer
+from srquant.surgery import hooks, quant_layers
+
+each_method = pytest.mark.parametrize("method", sorted(all_methods()))
+each_network = pytest.mark.parametrize("network", NETWORK_NAMES)
+
+
+@dataclass(frozen=True)
+class Case:
+    teacher: Model
+    before: dict[str, Tensor]
+    model: Model
+
+
+@cache
+def quantized(network: str, method: str, folder: Path, bits: int = 3) -> Case:
+    torch.manual_seed(0)
+    teacher = Model(small_networks()[network], f"{network}.pth")
+    before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
+    patches = Calibration.from_low_resolution(folder, count=6, size=24)
+    return Case(teacher, before, all_methods()[method](bits=bits, weight_bits=4).quantize(teacher, patches))
+
+
+@pytest.fixture
+def case(network: str, method: str, low_images: Path) -> Case:
+    return quantized(network, method, low_images)
+
+
+@each_network
+@each_method
+def test_the_teacher_is_left_alone(case: Case) -> None:
+    after = case.teacher.network.state_dict()
+    assert after.keys() == case.before.keys()
+    assert all(torch.equal(case.before[key], value) for key, value in after.items())
+    assert not quant_layers(case.teacher.network)
+
+
+@each_network
+@each_method
+def test_every_operand_takes_at_most_two_to_the_bits_values(case: Case) -> None:
+    """Counted where they are multiplied, on images that were not calibrated on."""
+    layers = quant_layers(case.model.network)
+    values: dict[str, Tensor] = {}
+
+    def look(name: str):
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            values[name] = output.unique()
+
+        return hook
+
+    quantizers = {
+        f"{name}.{side}": getattr(layer, side)
+        for name, layer in layers.items()
+        for side in ("left", "right")
+        if isinstance(getattr(layer, side), Quantizer)
+    }
+    with hooks(case.model.network, after={name: look(name) for name in quantizers}):
+        case.model(torch.rand(1, 3, 19, 22))
+    assert quantizers.keys() == values.keys()
+    for name, quantizer in quantizers.items():
+        assert len(values[name]) <= 2**quantizer.bits, name
+    for name, layer in layers.items():
+        if isinstance(layer.right, CodedWeight):
+            assert len(layer.weight.unique()) <= 2**layer.right.quantizer.bits, name
+
+
+@each_network
+@each_method
+def test_saved_and_reopened_it_gives_the_same_bits(case: Case, tmp_path: Path) -> None:
+    path = case.model.save(tmp_path / "m.safetensors")
+    again = load(path)
+    images = torch.rand(2, 3, 17, 20)
+    assert torch.equal(again(images), case.model(images))
+    assert again.record == case.model.record
+    assert again.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+@each_network
+@each_method
+def test_the_file_is_as_large_as_the_bits_counted(case: Case, tmp_path: Path) -> None:
+    size = case.model.save(tmp_path / "m.safetensors").stat().st_size
+    assert size <= 1.03 * case.model.sizes().stored_bits / 8 + 20 * 1024
+    assert size >= case.model.sizes().stored_bits / 8
+
+
+@each_method
+def test_the_same_seed_gives_the_same_bytes(method: str, low_images: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        quantized.cache_clear()
+        quantized("edsr", method, low_images).model.save(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@each_network
+@each_method
+def test_eight_bits_stay_close_to_float(network: str, method: str, low_images: Path) -> None:
+    torch.manual_seed(0)
+    teacher = Model(small_networks()[network], "x")
+    patches = Calibration.from_low_resolution(low_images, count=6, size=24)
+    student = all_methods()[method](bits=8).quantize(teacher, patches)
+    images = patches.batch(range(3))
+    expected = teacher(images)
+    error = (student(images) - expected).square().mean() / expected.var()
+    # Percentile clips 1 % on each side, whatever the bits.
+    assert float(error) < (0.2 if method == "percentile" else 0.01)
+
+
+@each_method
+def test_edges_and_exceptions(method: str, edsr: Model, calibration: Calibration) -> None:
+    kind = all_methods()[method]
+
+    def bits(configured: Method) -> dict[str, tuple[int, int]]:
+        model = configured.quantize(edsr, calibration)
+        return {layer.name: (layer.right.bits, layer.left.bits) for layer in model.layers()}
+
+    body = {f"body.{i}.body.{j}" for i in range(2) for j in (0, 2)}
+    ends = {"head.0", "tail.0.0", "tail.0.2", "tail.1"}
+    eight = bits(kind(bits=4, weight_bits=5))
+    assert {name for name, b in eight.items() if b == (8, 8)} == ends
+    assert {name for name, b in eight.items() if b == (5, 4)} == body | {"body.2"}
+    assert set(bits(kind(bits=4, edges="float"))) == body
+    assert set(bits(kind(bits=4, edges="none")).values()) == {(4, 4)}
+    rules = bits(kind(bits=4, layers=("body.*=6", "body.0.*=3/7", "tail.1=float")))
+    assert rules["body.0.body.2"] == (3, 7)
+    assert rules["body.1.body.0"] == (6, 6)
+    assert "tail.1" not in rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("nothing.*=8", "matches no layer"),
+        ("body.*", "is not a rule"),
+        ("=8", "is not a rule"),
+        ("body.*=9", "bits=9 is outside 2…8"),
+        ("body.*=4/1", "bits=1 is outside 2…8"),
+        ("body.*=four", "'four' in 'body.*=four' is not a number of bits"),
+        ("body.*=4/4/4", "is not a number of bits"),
+        ("*=float", "nothing is left to quantize"),
+    ],
+)
+def test_bad_rules(rule: str, message: str, edsr: Model, calibration: Calibration) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        all_methods()["minmax"](layers=(rule,)).quantize(edsr, calibration)
+    assert message in str(caught.value)
+
+
+def test_a_quantized_model_is_not_quantized_again(low_images: Path, calibration: Calibration) -> None:
+    case = quantized("edsr", "minmax", low_images)
+    with pytest.raises(ArgumentError, match=r"quantized already \(by minmax\)"):
+        all_methods()["plq"]().quantize(case.model, calibration)
