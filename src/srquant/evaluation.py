@@ -1,0 +1,145 @@
+"""Scores of a model on benchmark pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srquant.bridges import planes
+from srquant.errors import ArgumentError
+from srquant.files import replacing
+from srquant.images.pairs import PairFolder
+from srquant.images.tiling import Tiling
+from srquant.memory import memory_errors
+from srquant.metrics import psnr, ssim, ssim_adabm
+from srquant.progress import bar
+
+Upscaler = Callable[[Tensor], Tensor]
+"""Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of one image: PSNR in dB and SSIM in both dialects (see :mod:`srquant.metrics`)."""
+
+    name: str
+    psnr: float
+    ssim: float
+    ssim_adabm: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a data set: those of its images and their means."""
+
+    name: str
+    images: tuple[ImageScores, ...]
+
+    @property
+    def psnr(self) -> float:
+        """Mean PSNR in dB."""
+        return fmean(image.psnr for image in self.images)
+
+    @property
+    def ssim(self) -> float:
+        """Mean SSIM, BasicSR's dialect."""
+        return fmean(image.ssim for image in self.images)
+
+    @property
+    def ssim_adabm(self) -> float:
+        """Mean SSIM, AdaBM's dialect."""
+        return fmean(image.ssim_adabm for image in self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """Means and images; infinite PSNR as the text "inf", which JSON numbers cannot hold."""
+        images = {image.name: _row(image) for image in self.images}
+        return {**_row(self), "images": images}
+
+
+def evaluate(
+    upscaler: Upscaler, folders: Iterable[PairFolder], scale: int, tiling: Tiling | None = None
+) -> list[Scores]:
+    """Score an upscaler: output clamped and rounded to 8 bits, a border of ``scale`` pixels cropped, luma, no ensemble.
+
+    Args:
+        upscaler: What to score.
+        folders: Benchmark sets, from :func:`srquant.images.find_pairs`.
+        scale: How many times larger the output is.
+        tiling: Enlarge in tiles; None gives the whole image at once, as the literature does.
+
+    Raises:
+        MemoryLimitError: An image is too large to be enlarged at once.
+    """
+    folders = list(folders)
+    results: list[Scores] = []
+    with bar("Evaluating", sum(len(folder) for folder in folders)) as shown:
+        for folder in folders:
+            images: list[ImageScores] = []
+            for pair in folder:
+                low, high = pair.read()
+                with memory_errors(f"{pair.name} is too large to be enlarged at once; give a smaller tile (tile=192)"):
+                    image = score(enlarge(upscaler, low, scale, tiling), high, scale, pair.name)
+                images.append(image)
+                shown.advance(1, f"{folder.name} {image.psnr:.2f} dB")
+            results.append(Scores(folder.name, tuple(images)))
+    return results
+
+
+def enlarge(upscaler: Upscaler, low: NDArray[np.uint8], scale: int, tiling: Tiling | None = None) -> NDArray[np.uint8]:
+    """An 8-bit RGB image, ``h w 3``, enlarged, clamped and rounded."""
+    image = planes(low)[None].float() / 255
+    if tiling is None:
+        output = upscaler(image)
+    else:
+        rows = ([tile.keep(upscaler(tile.cut(image)), scale) for tile in row] for row in tiling.rows(*low.shape[:2]))
+        output = torch.cat([torch.cat(row, -1) for row in rows], -2)
+    return (output[0] * 255).round_().clamp_(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).numpy()
+
+
+def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, name: str = "") -> ImageScores:
+    """All scores of an 8-bit RGB image against its reference, a border cropped.
+
+    Raises:
+        ArgumentError: The sizes differ, or nothing is left inside the border.
+    """
+    if output.shape != reference.shape:
+        raise ArgumentError(
+            f"the output is {output.shape[1]}x{output.shape[0]}, the HR image "
+            f"{reference.shape[1]}x{reference.shape[0]}: is this the right scale?"
+        )
+    inside = slice(border, -border or None)
+    x, y = output[inside, inside], reference[inside, inside]
+    if min(x.shape[:2]) < 11:
+        raise ArgumentError(
+            f"{name or 'the image'} is {reference.shape[1]}x{reference.shape[0]}; inside a border of "
+            f"{border} pixels at least 11x11 are needed to score"
+        )
+    return ImageScores(name, psnr(x, y), ssim(x, y), ssim_adabm(x, y))
+
+
+def write_scores(path: Path, model: str, scores: Iterable[Scores]) -> None:
+    """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, images: {…}}}}``.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    content = {"model": model, "data": {row.name: row.to_json() for row in scores}}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _row(scores: Scores | ImageScores) -> dict[str, Any]:
+    return {
+        "psnr": scores.psnr if np.isfinite(scores.psnr) else "inf",
+        "ssim": scores.ssim,
+        "ssim_adabm": scores.ssim_adabm,
+    }

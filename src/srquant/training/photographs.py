@@ -1,0 +1,104 @@
+"""Training crops from a folder of photographs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srquant.bridges import as_tensor, planes
+from srquant.errors import ImageError
+from srquant.images.bicubic import crop_to_multiple, shrink_8bit
+from srquant.images.reading import list_images, read_picture, read_size
+
+Both = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs and the LR images that MATLAB's bicubic makes of them.
+
+    Args:
+        images: The files.
+        scale: How many times smaller LR is.
+        cache_bytes: Decoded images kept in memory, at most.
+    """
+
+    images: tuple[Path, ...]
+    scale: int
+    cache_bytes: int = 4 << 30
+    _cache: OrderedDict[Path, Both] = field(
+        default_factory=OrderedDict[Path, "Both"], init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def of(cls, folder: Path, scale: int, patch: int) -> Photographs:
+        """All photographs of a folder that are large enough for a patch.
+
+        Raises:
+            ImageError: The folder holds none.
+        """
+        needed = patch * scale
+        images = [path for path in list_images(folder, recursive=True) if min(read_size(path)) >= needed]
+        if not images:
+            raise ImageError(f"{folder} holds no image of at least {needed}x{needed} pixels to train on")
+        return cls(tuple(images), scale)
+
+    def split(self, count: int) -> tuple[Photographs, Photographs]:
+        """Training and validation parts; the latter takes ``count`` images spread evenly over the list."""
+        held = {len(self.images) * (2 * i + 1) // (2 * count) for i in range(count)}
+        train = tuple(path for i, path in enumerate(self.images) if i not in held)
+        kept = tuple(path for i, path in enumerate(self.images) if i in held)
+        if not train:
+            raise ImageError(f"{len(self.images)} images are too few to hold out {count} for validation")
+        return Photographs(train, self.scale, self.cache_bytes), Photographs(kept, self.scale, self.cache_bytes)
+
+    def read(self, index: int) -> Both:
+        """LR and HR of an image, uint8, ``3 h w``."""
+        path = self.images[index]
+        if path in self._cache:
+            self._cache.move_to_end(path)
+            return self._cache[path]
+        pixels = planes(read_picture(path).rgb8())
+        high = crop_to_multiple(pixels, self.scale).contiguous()
+        both = shrink_8bit(high, self.scale).numpy(), high.numpy()
+        self._cache[path] = both
+        while (
+            len(self._cache) > 1
+            and sum(low.nbytes + high.nbytes for low, high in self._cache.values()) > self.cache_bytes
+        ):
+            self._cache.popitem(last=False)
+        return both
+
+    def batch(self, seed: int, step: int, size: int, patch: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """The batch of a training step: LR and HR crops, flipped and turned, float32 in [0, 1].
+
+        It depends on the arguments alone, so an interrupted run goes on with the same crops, and several processes
+        that each take their ``part`` see together what one process sees.
+        """
+        draw = np.random.default_rng((seed, step))
+        picks = draw.integers(0, len(self.images), size)
+        places = draw.random((size, 2))
+        turns = draw.integers(0, 8, size)
+        lows: list[NDArray[np.uint8]] = []
+        highs: list[NDArray[np.uint8]] = []
+        for pick, place, turn in list(zip(picks, places, turns, strict=True))[part]:
+            low, high = self.read(int(pick))
+            top, left = (int(place[i] * (low.shape[i + 1] - patch + 1)) for i in range(2))
+            lows.append(_turn(low[:, top : top + patch, left : left + patch], int(turn)))
+            s = self.scale
+            highs.append(_turn(high[:, s * top : s * (top + patch), s * left : s * (left + patch)], int(turn)))
+        return _to_tensor(lows), _to_tensor(highs)
+
+
+def _turn(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    turned = np.rot90(pixels, turn % 4, (1, 2))
+    return turned[:, :, ::-1] if turn >= 4 else turned
+
+
+def _to_tensor(crops: list[NDArray[np.uint8]]) -> Tensor:
+    return as_tensor(np.stack(crops)).float().div_(255)

@@ -1,0 +1,50 @@
+"""Training-free W4A4 on real networks: the figures of docs/results.md stay what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srquant import Calibration, Model, configure, evaluate, load, quantize
+
+SETTINGS = {"tensor": (), "channel": ("weights.range=least_squares", "weights.per_channel=true")}
+
+
+@pytest.fixture(scope="module", params=["edsr_b8_x2", "edsr_b16_x4", "srresnet_b8_x4"])
+def opened(request: pytest.FixtureRequest) -> tuple[Model, Calibration, Path]:
+    shared = request.getfixturevalue("shared")
+    model = load(shared / f"models/{request.param}.safetensors")
+    patches = Calibration.from_photographs(shared / "data/natural", model.scale, count=16)
+    return model, patches, shared / f"data/Set5/x{model.scale}"
+
+
+@pytest.mark.slow
+def test_the_order_of_the_methods(opened: tuple[Model, Calibration, Path]) -> None:
+    """Float > PLQ > MinMax > Percentile at W4A4, and 8 bits lose less than 0.3 dB."""
+    model, patches, data = opened
+
+    def psnr(method: str, bits: int) -> float:
+        (scores,) = evaluate(quantize(model, patches, configure(method, bits)), data)
+        return scores.psnr
+
+    (float_scores,) = evaluate(model, data)
+    plq, minmax, percentile = (psnr(method, 4) for method in ("plq", "minmax", "percentile"))
+    assert float_scores.psnr > plq > minmax > percentile
+    assert float_scores.psnr - psnr("plq", 8) < 0.3
+
+
+def test_craft_is_quantized_and_reopened(shared: Path, tmp_path: Path) -> None:
+    """A network of spandrel's, nobody's in particular: opened, quantized, saved, reopened."""
+    import torch
+
+    model = load(shared / "models/craft_x4.pth")
+    patches = Calibration.from_photographs(shared / "data/natural", 4, count=2, size=48)
+    quantized = quantize(model, patches, configure("minmax", bits=8))
+    assert quantized.record is not None
+    assert 0.8 < quantized.record.share < 1
+    images = patches.batch([0])
+    again = load(quantized.save(tmp_path / "craft.safetensors"))
+    assert torch.equal(again(images), quantized(images))
+    error = (quantized(images) - model(images)).square().mean().sqrt()
+    assert float(error) < 0.02

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srquant import upscale
+from srquant.api import tiling
+from srquant.errors import ArgumentError, ImageError
+from srquant.evaluation import enlarge
+from srquant.images import Calibration, Layout, Picture, read_picture, write_picture
+from srquant.images.bicubic import resize
+from srquant.images.tiling import Tiling
+from srquant.methods import PLQ
+from srquant.model import Model
+from srquant.upscaling import upscale_file
+from tests.conftest import NETWORK_NAMES, small_networks, write_png
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_tiled_equals_untiled_where_the_receptive_field_allows(name: str, tmp_path: Path) -> None:
+    model = Model(small_networks()[name], name)
+    low = np.asarray(Image.open(write_png(tmp_path / "a.png", 70, 90)))
+    whole = enlarge(model, low, model.scale)
+    cut = enlarge(model, low, model.scale, tiling(model, 32))
+    # Window attention sees without bound; there the overlap keeps the difference small.
+    assert np.abs(whole.astype(int) - cut).max() <= 1
+
+
+def test_a_quantized_network_too(edsr: Model, calibration: Calibration, tmp_path: Path) -> None:
+    model = PLQ(bits=3).quantize(edsr, calibration)
+    low = np.asarray(Image.open(write_png(tmp_path / "a.png", 70, 90)))
+    difference = np.abs(enlarge(model, low, 4).astype(int) - enlarge(model, low, 4, tiling(model, 32)))
+    # Sums in another order may tip a code; that is rare and leaves no seam.
+    assert (difference > 1).mean() < 1e-3
+
+
+def nearest(images: torch.Tensor) -> torch.Tensor:
+    return images.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
+def test_every_layout_keeps_its_pixels(tmp_path: Path, gray: bool, alpha: bool, depth: int) -> None:
+    layout = Layout(gray=gray, alpha=alpha, depth=depth)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, layout.peak + 1, (50, 37, layout.channels)).astype(np.uint16 if depth == 16 else np.uint8)
+    write_picture(tmp_path / "in.png", Picture(pixels, layout))
+    upscale_file(nearest, tmp_path / "in.png", tmp_path / "out.png", 2, Tiling(16, 8))
+    result = read_picture(tmp_path / "out.png")
+    assert result.layout == layout
+    colours = layout.channels - alpha
+    assert np.array_equal(result.pixels[..., :colours], pixels[..., :colours].repeat(2, 0).repeat(2, 1))
+    if alpha:
+        smooth = resize(torch.from_numpy(pixels[..., -1].astype(np.float64)), 2).clamp(0, layout.peak)
+        # In tiles of 16 with an overlap of 8 the cut never shows: the kernel reaches 2 pixels.
+        assert np.abs(result.pixels[..., -1] - smooth.numpy()).max() <= 0.51 + layout.peak * 1e-6
+
+
+def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    write_png(source / "a.png", 20, 24)
+    write_png(source / "sub/deep/b.png", 18, 22)
+    (source / "notes.txt").write_text("x")
+    (source / "sub/broken.jpg").write_bytes(b"no picture")
+    done = upscale(edsr, source, target)
+    assert sorted(p.relative_to(target).as_posix() for p in done.written) == ["a.png", "sub/deep/b.png"]
+    assert read_picture(target / "sub/deep/b.png").size == (72, 88)
+    ((path, reason),) = done.failed
+    assert path.name == "broken.jpg"
+    assert "is not an image" in reason
+    before = (target / "a.png").stat().st_mtime_ns
+    again = upscale(edsr, source, target, skip_existing=True)
+    assert len(again.skipped) == 2
+    assert (target / "a.png").stat().st_mtime_ns == before
+
+
+def test_a_file_into_a_folder(edsr: Model, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 20, 24)
+    (tmp_path / "out").mkdir()
+    assert upscale(edsr, tmp_path / "a.png", tmp_path / "out").written == (tmp_path / "out/a.png",)
+
+
+def test_bad_requests(edsr: Model, tmp_path: Path) -> None:
+    write_png(tmp_path / "in/a.png", 20, 24)
+    with pytest.raises(ImageError, match="is the input folder itself"):
+        upscale(edsr, tmp_path / "in", tmp_path / "in")
+    with pytest.raises(ImageError, match="is not there"):
+        upscale(edsr, tmp_path / "nowhere.png", tmp_path / "x.png")
+    with pytest.raises(ArgumentError, match="tile=8"):
+        upscale(edsr, tmp_path / "in", tmp_path / "out", tile=8)
+    with pytest.raises(ImageError, match="unknown file type"):
+        upscale(edsr, tmp_path / "in/a.png", tmp_path / "x.gif")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="holds no images"):
+        upscale(edsr, tmp_path / "empty", tmp_path / "out")
+
+
+def test_out_of_memory_is_said(tmp_path: Path) -> None:
+    from srquant.errors import MemoryLimitError
+
+    write_png(tmp_path / "a.png", 20, 24)
+
+    def hungry(images: torch.Tensor) -> torch.Tensor:
+        return torch.empty(1 << 48)
+
+    with pytest.raises(MemoryLimitError, match="give a smaller tile than 64"):
+        upscale_file(hungry, tmp_path / "a.png", tmp_path / "b.png", 2, Tiling(64, 8))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.slow
+def test_a_large_picture_needs_little_memory(tmp_path: Path) -> None:
+    """6000×4000 to 24000×16000 in under 2 GiB: the output alone is 1.15 GB."""
+    script = """
+import sys
+import numpy as np, torch
+from pathlib import Path
+from srquant.images import Layout, Picture, write_picture
+from srquant.images.tiling import Tiling
+from srquant.upscaling import upscale_file
+row = np.arange(6000 * 3, dtype=np.uint32) // 7 % 256
+pixels = np.broadcast_to(row.astype(np.uint8).reshape(1, 6000, 3), (4000, 6000, 3))
+folder = Path(sys.argv[1])
+write_picture(folder / "in.png", Picture(np.ascontiguousarray(pixels), Layout()))
+def four(x):
+    return x.repeat_interleave(4, -1).repeat_interleave(4, -2)
+upscale_file(four, folder / "in.png", folder / "out.png", 4, Tiling(192, 26))
+print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])  # getrusage's peak would be the parent's
+"""
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert int(run.stdout) * 1024 < 2 << 30
+    from srquant.images.reading import read_size
+
+    Image.MAX_IMAGE_PIXELS, kept = None, Image.MAX_IMAGE_PIXELS
+    try:
+        assert read_size(tmp_path / "out.png") == (16000, 24000)
+    finally:
+        Image.MAX_IMAGE_PIXELS = kept

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import write_png
+
+from srquant.errors import ArgumentError, ImageError, TrainingError
+from srquant.metrics import psnr
+from srquant.networks.edsr import EDSR, EDSRConfig
+from srquant.networks.srresnet import SRResNet, SRResNetConfig
+from srquant.processes import Processes
+from srquant.training import Photographs, Trained, TrainingConfig, train, trainer
+
+CPU = torch.device("cpu")
+CONFIG = TrainingConfig(
+    steps=6, batch=4, patch=16, warmup=2, validation=1, validation_every=3, save_every=2, learning_rate=1e-3
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(5):
+        write_png(folder / f"{number}.png", 48 + number, 64, number)
+    return folder
+
+
+def run(photos: Path, state: Path, config: TrainingConfig = CONFIG) -> Trained:
+    torch.manual_seed(0)
+    network = EDSR(EDSRConfig(scale=2, channels=8, blocks=1, value_range=1.0))
+    return train(network, Photographs.of(photos, 2, config.patch), config, state, CPU)
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return trained.network.state_dict()
+
+
+def same(a: Trained, b: Trained) -> bool:
+    return all(torch.equal(value, weights(b)[key]) for key, value in weights(a).items()) and [
+        (p.step, p.loss, p.psnr) for p in a.curve
+    ] == [(p.step, p.loss, p.psnr) for p in b.curve]
+
+
+def test_it_learns(photos: Path, tmp_path: Path) -> None:
+    trained = run(photos, tmp_path / "s", replace(CONFIG, steps=60, validation_every=20))
+    assert trained.curve[-1].loss < 0.7 * trained.curve[0].loss
+    assert trained.curve[-1].psnr > trained.curve[0].psnr + 1
+    assert not trained.network.training
+
+
+def test_the_same_seed_gives_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    assert same(run(photos, tmp_path / "a"), run(photos, tmp_path / "b"))
+    assert not same(run(photos, tmp_path / "a2"), run(photos, tmp_path / "c", replace(CONFIG, seed=1)))
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 5])
+def test_a_killed_run_goes_on_to_the_same_curve(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    whole = run(photos, tmp_path / "whole")
+    learn, count = trainer._Run._learn, iter(range(100))
+
+    def learn_until_killed(self, low, high):
+        if next(count) == killed_at:
+            raise KeyboardInterrupt
+        return learn(self, low, high)
+
+    monkeypatch.setattr(trainer._Run, "_learn", learn_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "cut")
+    monkeypatch.undo()
+    assert (tmp_path / "cut").exists() == (killed_at >= 2)
+    assert same(run(photos, tmp_path / "cut"), whole)
+
+
+def test_batch_normalisations_are_averaged_and_kept(photos: Path, tmp_path: Path) -> None:
+    network = SRResNet(SRResNetConfig(scale=2, channels=8, blocks=1))
+    trained = train(network, Photographs.of(photos, 2, 16), CONFIG, tmp_path / "s", CPU)
+    norm = trained.network.get_submodule("body.0.1")
+    assert float(norm.running_mean.abs().sum()) > 0
+    assert int(norm.num_batches_tracked) == 6
+
+
+def test_another_configuration_does_not_go_on(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "s")
+    with pytest.raises(TrainingError, match="unfinished run of another configuration"):
+        run(photos, tmp_path / "s", replace(CONFIG, batch=2))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, count = trainer._Run._learn, iter(range(100))
+    monkeypatch.setattr(
+        trainer._Run, "_learn", lambda self, a, b: learn(self, a, b) * (torch.nan if next(count) == 4 else 1)
+    )
+    with pytest.raises(TrainingError, match="NaN or infinite before step 6; the last good state is in"):
+        run(photos, tmp_path / "s")
+    assert torch.load(tmp_path / "s", weights_only=True)["step"] == 4
+
+
+def test_half_precision_is_close(photos: Path, tmp_path: Path) -> None:
+    full, half = (run(photos, tmp_path / p, replace(CONFIG, precision=p)) for p in ("float32", "bf16"))  # type: ignore[arg-type]
+    assert half.curve[-1].loss == pytest.approx(full.curve[-1].loss, rel=0.02)
+    assert {value.dtype for value in weights(half).values()} == {torch.float32}
+
+
+def test_crops_fit_each_other(photos: Path) -> None:
+    """An LR crop is what bicubic makes of its HR crop, but for the crop's rim."""
+    from srquant.images import shrink_8bit
+
+    low, high = Photographs.of(photos, 2, 16).batch(seed=0, step=3, size=8, patch=16)
+    assert (low.shape, high.shape) == ((8, 3, 16, 16), (8, 3, 32, 32))
+    for small, large in zip(low, high, strict=True):
+        again = shrink_8bit((large * 255).round().byte(), 2).permute(1, 2, 0).numpy()[4:-4, 4:-4]
+        assert psnr(again, (small * 255).round().byte().permute(1, 2, 0).numpy()[4:-4, 4:-4]) > 50
+
+
+def test_parts_of_a_batch_are_the_batch(photos: Path) -> None:
+    photographs = Photographs.of(photos, 2, 16)
+    whole = photographs.batch(0, 7, 6, 16)
+    parts = [photographs.batch(0, 7, 6, 16, slice(i * 2, i * 2 + 2)) for i in range(3)]
+    for place in range(2):
+        assert torch.equal(whole[place], torch.cat([part[place] for part in parts]))
+
+
+def test_a_small_cache_gives_the_same_batches(photos: Path) -> None:
+    photographs = Photographs.of(photos, 2, 16)
+    small = Photographs(photographs.images, 2, cache_bytes=1)
+    assert torch.equal(photographs.batch(0, 1, 8, 16)[1], small.batch(0, 1, 8, 16)[1])
+    assert len(small._cache) == 1
+
+
+def test_bad_photographs(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no image of at least 800x800"):
+        Photographs.of(photos, 2, 400)
+    with pytest.raises(ImageError, match="too few to hold out 5"):
+        run(photos, tmp_path / "s", replace(CONFIG, validation=5))
+
+
+def test_the_batch_must_be_shared_equally(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(trainer, "processes", lambda device: nullcontext(Processes(0, 3)))
+    with pytest.raises(ArgumentError, match="batch=4 cannot be shared equally by 3 processes"):
+        run(photos, tmp_path / "s")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(photos: Path, tmp_path: Path) -> None:
+    command = ["-m", "srquant.cli", "train", "EDSR", "--data", str(photos), "--scale", "2", "--steps", "6"]
+    for pair in (
+        "network.channels=8",
+        "network.blocks=1",
+        "network.value_range=1",
+        "training.batch=4",
+        "training.patch=16",
+        "training.validation=1",
+        "training.validation_every=3",
+        "training.save_every=2",
+        "training.learning_rate=0.001",
+        "training.warmup=2",
+    ):
+        command += ["--set", pair]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    for name, launcher in (
+        ("one", [sys.executable]),
+        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]),
+    ):
+        subprocess.run(
+            [*launcher, *command, "-o", str(tmp_path / f"{name}.safetensors")],
+            check=True,
+            env=environment,
+            capture_output=True,
+        )
+    from safetensors.torch import load_file
+
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=1e-4, rtol=1e-3)
+    assert (tmp_path / "two.png").exists()
+    assert not (tmp_path / "two.state").exists()
