@@ -1,0 +1,164 @@
+"""What the command line does, in Python: quantize, evaluate, upscale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from srquant.errors import ArgumentError, ImageError
+from srquant.evaluation import Scores
+from srquant.evaluation import evaluate as _evaluate
+from srquant.images.bicubic import Border
+from srquant.images.calibration import Calibration
+from srquant.images.pairs import find_pairs
+from srquant.images.tiling import Tiling
+from srquant.methods import Method, method_named
+from srquant.methods.base import EdgeProtocol
+from srquant.model import Model
+from srquant.settings import override
+from srquant.upscaling import Done, upscale_file, upscale_tree
+
+UNBOUNDED_OVERLAP = 32
+"""LR pixels of overlap for networks whose receptive field has no bound, as those with attention."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Make a device of a name: ``auto`` (the GPU if there is one), or what PyTorch calls ``cpu``, ``cuda``, ``cuda:1``.
+
+    Raises:
+        ArgumentError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"device={name!r} is not available here; use auto or cpu") from error
+    return device
+
+
+def configure(
+    method: str = "plq",
+    bits: int = 4,
+    *,
+    weight_bits: int | None = None,
+    edges: EdgeProtocol = "8bit",
+    layers: Sequence[str] = (),
+    settings: Iterable[str] = (),
+) -> Method:
+    """A method's configuration: the paper's values, and what is said here.
+
+    Args:
+        method: Name, for instance ``plq``.
+        bits: Of activations, and of weights unless ``weight_bits`` says otherwise; 2 to 8.
+        weight_bits: Of weights.
+        edges: ``8bit``, ``float`` or ``none``; see :class:`~srquant.methods.Method`.
+        layers: Exceptions such as ``tail.*=8``.
+        settings: Further fields, as ``field=value``.
+
+    Raises:
+        UnknownNameError: There is no such method or field.
+        ArgumentError: A value breaks its rule.
+    """
+    kind = method_named(method)
+    return override(kind(bits=bits, weight_bits=weight_bits, edges=edges, layers=tuple(layers)), settings)
+
+
+def quantize(
+    model: Model,
+    calibration: Calibration,
+    method: Method | str = "plq",
+    *,
+    state: Path | str | None = None,
+    device: str = "auto",
+) -> Model:
+    """Quantize a float model; it is left as it is.
+
+    Under ``torchrun`` every process gets the same model, and methods that learn share their work.
+
+    Args:
+        model: From :func:`load` or :meth:`Model.wrap`.
+        calibration: Low-resolution patches, from :class:`~srquant.images.Calibration`.
+        method: A configuration (``PLQ(bits=3)``, or what :func:`configure` gives), or a name for its defaults (W4A4).
+        state: Where a method that learns keeps its state every minute or so; if the file is there, it goes on from it,
+            to the same result. Remove it when the model is safe.
+        device: Where to compute.
+
+    Raises:
+        SrquantError: See :meth:`~srquant.methods.Method.quantize`.
+    """
+    chosen = configure(method) if isinstance(method, str) else method
+    kept = None if state is None else Path(state)
+    return chosen.quantize(model.to(pick_device(device)), calibration, kept).to("cpu")
+
+
+def evaluate(
+    model: Model,
+    *data: Path | str,
+    tile: int | None = None,
+    border: Border = "replicate",
+    device: str = "auto",
+) -> list[Scores]:
+    """Score a model on benchmark sets.
+
+    Args:
+        model: Float or quantized.
+        data: Pair folders (``HR``, ``LR``), parents of several, or folders of HR images.
+        tile: Enlarge in tiles of this size; None gives every image at once.
+        border: How MATLAB's bicubic treats borders where LR images are made.
+        device: Where to compute.
+
+    Raises:
+        ImageError: A folder has no pairs of the model's scale.
+    """
+    if not data:
+        raise ImageError("no data to evaluate on; give folders with HR and LR")
+    folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
+    return _evaluate(model.to(pick_device(device)), folders, model.scale, None if tile is None else tiling(model, tile))
+
+
+def tiling(model: Model, tile: int) -> Tiling:
+    """How images are cut for a model: tiles overlap by its whole receptive field, so that cuts change nothing.
+
+    A quantized network needs all of it: a float network hardly feels the outermost pixels, but there they tip a code
+    here and there, and that spreads.
+    """
+    field = model.network.receptive_field
+    return Tiling(tile, UNBOUNDED_OVERLAP if field is None else field, model.network.alignment)
+
+
+def upscale(
+    model: Model,
+    source: Path | str,
+    target: Path | str,
+    *,
+    tile: int = 192,
+    skip_existing: bool = False,
+    device: str = "auto",
+) -> Done:
+    """Enlarge a picture, or all pictures of a folder and the folders in it.
+
+    Args:
+        model: Float or quantized.
+        source: A file or a folder.
+        target: A file if the source is one, else a folder.
+        tile: Height and width, in LR pixels, of what is computed at once (and overlaps around it).
+        skip_existing: Leave pictures alone that are there already, to go on after an interruption.
+        device: Where to compute.
+
+    Raises:
+        ImageError: The picture, or every picture of the folder, cannot be read or written.
+    """
+    source, target = Path(source), Path(target)
+    upscaler, cut = model.to(pick_device(device)), tiling(model, tile)
+    if source.is_dir():
+        return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing)
+    if target.is_dir():
+        target = target / source.name
+    if skip_existing and target.exists():
+        return Done((), (target,), ())
+    upscale_file(upscaler, source, target, model.scale, cut)
+    return Done((target,), (), ())

@@ -1,0 +1,55 @@
+"""``srquant evaluate``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srquant.cli.options import Device, ModelPath, ValueRange
+
+
+class Border(StrEnum):
+    """How MATLAB's bicubic treats image borders, for the command line."""
+
+    replicate = "replicate"
+    mirror = "mirror"
+
+
+def evaluate(
+    model: ModelPath,
+    data: Annotated[
+        list[Path],
+        typer.Argument(metavar="DATA...", help="Pair folders (HR, LR), parents of several, or folders of HR images."),
+    ],
+    json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
+    border: Annotated[
+        Border,
+        typer.Option(help="Borders of bicubic where LR is made: replicate as in the benchmarks, or newer MATLAB's."),
+    ] = Border.replicate,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped.
+
+    Examples:
+    [bold]srquant evaluate edsr_x4_w4a4.safetensors Set5/x4 Set14/x4[/bold]
+
+    [bold]srquant evaluate edsr_x4.pth benchmarks/ --json scores.json[/bold]
+    """
+    from srquant import evaluate as run
+    from srquant import load
+    from srquant.cli.tables import print_scores
+    from srquant.evaluation import write_scores
+    from srquant.files import require_writable
+
+    if json is not None:
+        require_writable(json)
+    opened = load(model, value_range=value_range)
+    scores = run(opened, *data, tile=tile, border=border.value, device=device)
+    print_scores(scores)
+    if json is not None:
+        write_scores(json, str(model), scores)

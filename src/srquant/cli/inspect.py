@@ -1,0 +1,23 @@
+"""``srquant inspect``."""
+
+from __future__ import annotations
+
+from srquant.cli.options import ModelPath, ValueRange
+
+
+def inspect(model: ModelPath, value_range: ValueRange = None) -> None:
+    """Show what a file holds: network, method, bits and ranges of each layer, where it came from, sizes.
+
+    Example:
+    [bold]srquant inspect edsr_x4_w4a4.safetensors[/bold]
+    """
+    from srquant import load
+    from srquant.cli.tables import print_coverage, print_file, print_layers, print_network, print_record
+
+    opened = load(model, value_range=value_range)
+    print_network(opened)
+    if opened.record is not None:
+        print_record(opened.record)
+        print_layers(opened)
+        print_coverage(opened)
+    print_file(model, opened)

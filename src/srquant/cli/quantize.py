@@ -1,0 +1,97 @@
+"""``srquant quantize``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srquant.cli.options import Device, ValueRange
+
+
+class Edges(StrEnum):
+    """The edge protocols, for the command line."""
+
+    eight_bit = "8bit"
+    float = "float"
+    none = "none"
+
+
+def quantize(
+    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
+    method: Annotated[str, typer.Option(help="minmax, percentile, mse, plq or oaptq (learns, takes minutes).")] = "plq",
+    bits: Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")] = 4,
+    weight_bits: Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")] = None,
+    edges: Annotated[
+        Edges,
+        typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
+    ] = Edges.eight_bit,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")
+    ] = None,
+    calibration_hr: Annotated[
+        Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
+    ] = None,
+    patches: Annotated[int, typer.Option(help="Calibration patches.")] = 100,
+    patch_size: Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")] = 96,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exception by name pattern: 'tail.*=8', 'body.3.*=4/6' (weights/activations), 'head.*=float'."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other field of the method: weights.per_channel=true …")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Quantize a float network with a hundred low-resolution images.
+
+    Methods that learn go on where they stopped when the same command is given again after an interruption. Several
+    processes: [bold]torchrun --nproc-per-node 2 -m srquant.cli quantize …[/bold]
+
+    Examples:
+    [bold]srquant quantize edsr_x4.pth --calibration-hr photos/ -o edsr_x4_w4a4.safetensors[/bold]
+
+    [bold]srquant quantize edsr_x4.pth --method oaptq --calibration lr/ -o out.safetensors[/bold]
+
+    [bold]srquant quantize swinir.pth --method mse --bits 8 --weight-bits 4 --calibration lr/ -o out.safetensors[/bold]
+
+    [bold]srquant quantize edsr_x4.pth --calibration lr/ --layer 'body.0.*=8' -o out.safetensors[/bold]
+    """
+    from srquant import Calibration, configure, load
+    from srquant import quantize as run
+    from srquant.cli.tables import print_coverage, print_file
+    from srquant.errors import ArgumentError
+    from srquant.files import require_writable
+    from srquant.processes import is_first
+
+    configuration = configure(
+        method, bits, weight_bits=weight_bits, edges=edges.value, layers=layer or (), settings=set_ or ()
+    )
+    if output.suffix != ".safetensors":
+        raise ArgumentError(f"--output {output}: models are written as .safetensors files; give a name that ends so")
+    if (calibration is None) == (calibration_hr is None):
+        raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")
+    require_writable(output)
+    model = load(network, value_range=value_range)
+    if calibration is not None:
+        images = Calibration.from_low_resolution(calibration, count=patches, size=patch_size, seed=seed)
+    else:
+        assert calibration_hr is not None
+        images = Calibration.from_photographs(calibration_hr, model.scale, count=patches, size=patch_size, seed=seed)
+    first = is_first()
+    if first:
+        print(f"calibrating on {images.describe()}")
+    state = output.with_suffix(".state")
+    quantized = run(model, images, configuration, state=state, device=device)
+    if first:
+        print_coverage(quantized)
+        quantized.save(output)
+        state.unlink(missing_ok=True)
+        print_file(output, quantized)

@@ -1,0 +1,119 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from srquant.demo import Row
+from srquant.evaluation import Scores
+from srquant.model import Model
+from srquant.quantizers import Quantizer
+from srquant.settings import to_json
+from srquant.storage import Record
+from srquant.surgery import survey
+
+
+def print_scores(scores: list[Scores]) -> None:
+    """A row for each data set."""
+    table = _table("data", "images", "PSNR (dB)", "SSIM", "SSIM (AdaBM)")
+    for row in scores:
+        table.add_row(row.name, str(len(row.images)), f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ssim_adabm:.4f}")
+    _print(table)
+
+
+def print_network(model: Model) -> None:
+    """Name, hyper-parameters and work of a network."""
+    network = model.network
+    print(f"network: {network.name} ×{model.scale}  {_flat(to_json(network.config))}")
+    print(f"parameters: {model.sizes().parameters:,}   multiply-adds per LR pixel: {_work(model):,.0f}")
+
+
+def print_record(record: Record) -> None:
+    """How a model was made."""
+    print(f"method: {record.method}  {_flat(record.settings)}")
+    print(f"made from: {record.source}, calibrated on {record.calibration}")
+    print(f"made with: {_flat(record.versions)}")
+    if record.scores:
+        print(f"scores: {json.dumps(record.scores)}")
+
+
+def print_layers(model: Model) -> None:
+    """Bits and ranges of every quantized layer."""
+    table = _table("layer", "bits (weight/act.)", "activations", "weights or right operand")
+    for layer in model.layers():
+        bits = f"{layer.right.bits}/{layer.left.bits}"
+        table.add_row(layer.name, bits, _range(layer.left), _range(layer.right))
+    _print(table)
+
+
+def print_coverage(model: Model) -> None:
+    """What is quantized, what stayed float, and why."""
+    record = model.record
+    assert record is not None
+    print(f"quantized: {len(model.layers())} layers, {record.share:.1%} of the multiply-adds")
+    reasons: dict[str, list[tuple[str, float]]] = {}
+    for kept in record.kept:
+        reasons.setdefault(kept.reason, []).append((kept.name, kept.share))
+    for reason, items in reasons.items():
+        names = ", ".join(name for name, _ in items[:4])
+        names += f" and {len(items) - 4} more" if len(items) > 4 else ""
+        print(f"float: {names} ({sum(share for _, share in items):.1%} of the multiply-adds): {reason}")
+    if record.folds:
+        print(f"folded: {len(record.folds)} batch normalisations into the convolutions before them")
+
+
+def print_file(path: Path, model: Model) -> None:
+    """Size of the file and compression."""
+    sizes = model.sizes()
+    size = path.stat().st_size
+    if model.record is None:
+        print(f"{path}: {size:,} bytes")
+        return
+    print(f"{path}: {size:,} bytes for {sizes.stored_bits / 8:,.0f} counted; float32 takes {4 * sizes.parameters:,}")
+    print(
+        f"compression: {sizes.ratio:.2f}× by weights, {sizes.ratio_with_biases:.2f}× with biases counted at the "
+        f"weights' bits, {4 * sizes.parameters / size:.2f}× as a file"
+    )
+
+
+def _work(model: Model) -> float:
+    return survey(model.network).multiply_adds if model.record is None else model.record.multiply_adds
+
+
+def _range(quantizer: Quantizer) -> str:
+    return f"{quantizer.name} {quantizer.extra_repr().partition(', ')[2]}"
+
+
+def _flat(content: object, prefix: str = "") -> str:
+    if isinstance(content, dict):
+        parts = (_flat(value, f"{prefix}{'.' if prefix else ''}{key}") for key, value in content.items())  # pyright: ignore
+        return " ".join(part for part in parts if part)
+    return f"{prefix}={content}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+def print_demo(rows: list[Row]) -> None:
+    """The demo's table."""
+    table = _table("model", "PSNR (dB)", "SSIM", "file (bytes)", "smaller", "quantized in")
+    for row in rows:
+        seconds = f"{row.seconds:.1f} s" if row.seconds else ""
+        smaller = f"{rows[0].size / row.size:.1f}×"
+        table.add_row(row.name, f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.size:,}", smaller, seconds)
+    _print(table)

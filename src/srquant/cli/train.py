@@ -1,0 +1,69 @@
+"""``srquant train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srquant.cli.options import Device
+
+
+def train(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="EDSR, RDN, SRResNet, MSRResNet or SwinIR.")],
+    data: Annotated[Path, typer.Option(help="Folder of photographs, with all folders in it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights, a .safetensors file.")],
+    scale: Annotated[int, typer.Option(help="How many times larger the output is.")] = 4,
+    steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = 100_000,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other field: network.channels=32, training.batch=16, training.precision=bf16 …"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the first weights and the crops.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a float network from scratch on photographs: L1, Adam, cosine schedule, averaged weights.
+
+    An interrupted run goes on when the same command is given again. Beside the weights it leaves the training curve as
+    a picture and as JSON. Several processes:
+    [bold]torchrun --nproc-per-node 2 -m srquant.cli train …[/bold]
+
+    Examples:
+    [bold]srquant train EDSR --data photos/ -o edsr_x4.safetensors[/bold]
+
+    [bold]srquant train SwinIR --data photos/ --scale 2 --set network.channels=32 -o swinir_x2.safetensors[/bold]
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from srquant.api import pick_device
+    from srquant.errors import ArgumentError
+    from srquant.files import require_writable
+    from srquant.networks import network_named
+    from srquant.networks.opening import save_network
+    from srquant.report.curves import write_curve
+    from srquant.settings import override
+    from srquant.training import Photographs, Recipe, TrainingConfig
+    from srquant.training import train as run
+
+    kind = network_named(network.lower())
+    if kind.name in ("custom", "spandrel"):
+        raise ArgumentError(f"{network} cannot be trained by name; choose edsr, rdn, srresnet, msrresnet or swinir")
+    if output.suffix != ".safetensors":
+        raise ArgumentError(f"--output {output}: weights are written as .safetensors files; give a name that ends so")
+    recipe = Recipe(replace(kind.Config(), scale=scale), TrainingConfig(steps=steps, seed=seed))
+    recipe = override(recipe, set_ or ())
+    require_writable(output)
+    photographs = Photographs.of(data, scale, recipe.training.patch)
+    torch.manual_seed(seed)
+    state = output.with_suffix(".state")
+    trained = run(kind(recipe.network), photographs, recipe.training, state, pick_device(device))
+    if trained.first:
+        save_network(output, trained.network, {"srquant.recipe": recipe.to_json()})
+        write_curve(output, trained.curve)
+        state.unlink(missing_ok=True)
+        print(f"wrote {output}, its curve {output.with_suffix('.png').name} and {output.with_suffix('.json').name}")

@@ -1,0 +1,41 @@
+"""``srquant upscale``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from srquant.cli.options import Device, ModelPath, ValueRange
+
+
+def upscale(
+    model: ModelPath,
+    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, or a folder (with all folders in it).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A picture, or a folder if INPUT is one.")],
+    tile: Annotated[int, typer.Option(help="Computed at once, in LR pixels; smaller needs less memory.")] = 192,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave pictures alone that are there already.")
+    ] = False,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP; gray, transparency, 16 bits and colour profiles are kept.
+
+    Examples:
+    [bold]srquant upscale edsr_x4_w4a4.safetensors small.png -o large.png[/bold]
+
+    [bold]srquant upscale edsr_x4_w4a4.safetensors album/ -o album_x4/ --skip-existing[/bold]
+    """
+    from srquant import load
+    from srquant import upscale as run
+    from srquant.errors import ImageError
+
+    opened = load(model, value_range=value_range)
+    done = run(opened, input, output, tile=tile, skip_existing=skip_existing, device=device)
+    skipped = f", {len(done.skipped)} were there already" if done.skipped else ""
+    print(f"wrote {len(done.written)} picture{'s' if len(done.written) != 1 else ''}{skipped}")
+    if done.failed:
+        reasons = "\n  ".join(reason for _, reason in done.failed)
+        raise ImageError(f"{len(done.failed)} of the pictures failed:\n  {reasons}")

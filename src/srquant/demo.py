@@ -1,0 +1,93 @@
+"""The main job on what ships inside the package: a small EDSR ×4, calibration images, and two test pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srquant.api import configure, quantize
+from srquant.bridges import planes
+from srquant.evaluation import enlarge, evaluate, score
+from srquant.images.bicubic import resize
+from srquant.images.calibration import Calibration
+from srquant.images.pairs import PairFolder, find_pairs
+from srquant.images.picture import Layout, Picture
+from srquant.images.writing import write_picture
+from srquant.model import Model, load
+from srquant.report.pictures import Panel, side_by_side, stack
+
+_ASSETS = Path(__file__).parent / "assets"
+_CROPS = {"astronaut": (24, 140, 96), "chelsea": (96, 112, 96)}
+"""Top, left and size of the region shown of each test picture."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the demo's table: means over the test pictures, bytes of the file, seconds to quantize."""
+
+    name: str
+    psnr: float
+    ssim: float
+    size: int
+    seconds: float
+
+
+def embedded_network() -> Model:
+    """The float network that ships inside the package: EDSR ×4 with 11 blocks of 32 channels."""
+    return load(_ASSETS / "edsr_32x11_x4.safetensors")
+
+
+def run_demo(output: Path) -> list[Row]:
+    """Quantize the embedded network to W4A4 by MinMax and by PLQ, score, save, reopen, and draw.
+
+    Args:
+        output: Folder for the models and the picture ``comparison.png``.
+
+    Returns:
+        The table: float, MinMax, PLQ.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    model = embedded_network()
+    patches = Calibration.from_low_resolution(_ASSETS / "demo" / "calibration")
+    (pairs,) = find_pairs(_ASSETS / "demo" / "test", model.scale)
+    rows = [_row("float", model, pairs, model.save(output / "float.safetensors"), 0.0)]
+    opened = {"float": model}
+    for name in ("minmax", "plq"):
+        start = time.perf_counter()
+        quantized = quantize(model, patches, configure(name, bits=4), device="cpu")
+        seconds = time.perf_counter() - start
+        path = quantized.save(output / f"{name}_w4a4.safetensors")
+        opened[name] = load(path)
+        rows.append(_row(f"{name} W4A4", opened[name], pairs, path, seconds))
+    write_picture(output / "comparison.png", Picture(_draw(opened, pairs), Layout()))
+    return rows
+
+
+def _row(name: str, model: Model, pairs: PairFolder, path: Path, seconds: float) -> Row:
+    (scores,) = evaluate(model, [pairs], model.scale)
+    return Row(name, scores.psnr, scores.ssim, path.stat().st_size, seconds)
+
+
+def _draw(models: Mapping[str, Model], pairs: PairFolder) -> NDArray[np.uint8]:
+    sheets: list[NDArray[np.uint8]] = []
+    titles = {"float": "float32", "minmax": "MinMax, 4 bits", "plq": "PLQ, 4 bits"}
+    for pair in pairs:
+        low, high = pair.read()
+        top, left, size = _CROPS[pair.high.stem]
+        window = (slice(top, top + size), slice(left, left + size))
+        panels = [Panel(high[window], ("original",)), Panel(_bicubic(low, pair.scale)[window], ("bicubic",))]
+        for name, model in models.items():
+            output = enlarge(model, low, model.scale)
+            panels.append(Panel(output[window], (titles[name], f"{score(output, high, pair.scale).psnr:.2f} dB")))
+        sheets.append(side_by_side(panels, zoom=2))
+    return stack(sheets)
+
+
+def _bicubic(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    values = resize(planes(low).float(), scale)
+    return values.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

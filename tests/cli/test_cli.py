@@ -1,0 +1,223 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import small_networks, write_png
+from tests.images.test_pairs import make_pair
+
+from srquant.cli import main as cli
+from srquant.images import read_picture
+from srquant.model import load
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    return tmp_path / "edsr.pth"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a command; gives exit code, standard output and standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["srquant", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w4a4.safetensors"
+    code, text, _ = run("quantize", network, "--calibration", low_images, "-o", out, "--patches", 6)
+    assert code == 0
+    assert "6 patches of 32x32 (96 asked for; the smallest image allows no more) from 6 LR images, seed 0" in text
+    assert "quantized: 9 layers, 100.0% of the multiply-adds" in text
+    assert "compression: " in text
+
+    code, text, _ = run("inspect", out)
+    assert code == 0
+    assert "edsr ×4" in text
+    assert "plq" in text
+    assert "body.0.body.0" in text
+    assert "made from: edsr.pth" in text
+
+    make_pair(tmp_path / "Set/x4", "1", 4)
+    code, text, _ = run("evaluate", out, tmp_path / "Set/x4", "--json", tmp_path / "s.json")
+    assert code == 0
+    assert "Set" in text
+    assert json.loads((tmp_path / "s.json").read_text())["data"]["Set"]["images"].keys() == {"1.png"}
+
+    write_png(tmp_path / "p.png", 20, 30)
+    code, text, _ = run("upscale", out, tmp_path / "p.png", "-o", tmp_path / "q.png")
+    assert (code, text) == (0, "wrote 1 picture\n")
+    assert read_picture(tmp_path / "q.png").size == (80, 120)
+
+
+def test_python_and_the_command_line_make_the_same_file(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    import srquant
+
+    out = tmp_path / "a.safetensors"
+    options = ["--patches", 6, "--method", "mse", "--bits", 3, "--weight-bits", 5, "--edges", "float", "--seed", 4]
+    options += ["--layer", "body.0.*=8"]
+    run("quantize", network, "--calibration", low_images, "-o", out, *options, "--set", "weights.per_channel=true")
+    patches = srquant.Calibration.from_low_resolution(low_images, count=6, seed=4)
+    method = srquant.configure(
+        "mse", 3, weight_bits=5, edges="float", layers=["body.0.*=8"], settings=["weights.per_channel=true"]
+    )
+    srquant.quantize(srquant.load(network), patches, method).save(tmp_path / "b.safetensors")
+    assert out.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "photos/a.png", 120, 140)
+    out = tmp_path / "m.safetensors"
+    code, text, _ = run("quantize", network, "--calibration-hr", tmp_path / "photos", "-o", out, "--patches", 2)
+    assert code == 0
+    assert "photographs shrunk by 4" in text
+    assert load(out).record is not None
+    code, text, _ = run("inspect", network)
+    assert code == 0
+    assert "channels=8 blocks=2" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bits", "1"], "bits=1 is outside 2…8"),
+        (["--bits", "16"], "bits=16 is outside 2…8"),
+        (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: minmax, mse, oaptq, percentile, plq"),
+        (["--set", "shar=0.9"], "unknown field 'shar'; did you mean 'share'?"),
+        (["--set", "observation.momentun=1"], "did you mean 'observation.momentum'?"),
+        (["--set", "share=much"], "share=much is not a number"),
+        (["--set", "share"], "is not an assignment"),
+        (["--set", "weights=1"], "weights has fields of its own; set one of weights.range"),
+        (["--set", "weights.range=all"], "weights.range=all is not one of extremes, quantiles, least_squares"),
+        (["--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
+        (["--layer", "nothing=8"], "'nothing' matches no layer"),
+        (["--device", "cuda:77"], "device='cuda:77' is not available here"),
+        (["--patch-size", "8"], "size=8 is too small"),
+    ],
+)
+def test_bad_options_are_one_line_and_leave_nothing(
+    run, network: Path, low_images: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    out = tmp_path / "m.safetensors"
+    code, _, error = run("quantize", network, "--calibration", low_images, "-o", out, *words)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists()
+
+
+def test_bad_input_is_one_line(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    (tmp_path / "empty").mkdir()
+    write_png(tmp_path / "small/a.png", 12, 40)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/a.png").write_bytes(b"no picture")
+    (tmp_path / "cut.pth").write_bytes(network.read_bytes()[:1000])
+    (tmp_path / "locked").mkdir(mode=0o555)
+    make_pair(tmp_path / "x2", "a", 2)
+    for words, message in (
+        (["quantize", network, "--calibration", tmp_path / "empty", "-o", out], "holds no images to calibrate on"),
+        (["quantize", network, "--calibration", tmp_path / "small", "-o", out], "need at least 16x16 pixels"),
+        (["quantize", network, "--calibration", tmp_path / "broken", "-o", out], "is not an image"),
+        (["quantize", network, "-o", out], "give either --calibration"),
+        (["quantize", network, "--calibration", low_images, "--calibration-hr", low_images, "-o", out], "give either"),
+        (["quantize", tmp_path / "cut.pth", "--calibration", low_images, "-o", out], "not a checkpoint, or is damaged"),
+        (["quantize", tmp_path / "none.pth", "--calibration", low_images, "-o", out], "is not there"),
+        (["quantize", network, "--calibration", low_images, "-o", tmp_path / "m.pth"], "give a name that ends so"),
+        (["quantize", network, "--calibration", low_images, "-o", tmp_path / "locked/m.safetensors"], "read-only"),
+        (["evaluate", network, tmp_path / "x2"], "is this the right scale"),
+        (["evaluate", network, tmp_path / "empty"], "neither HR and LR folders nor images"),
+        (["upscale", network, tmp_path / "broken/a.png", "-o", tmp_path / "b.png"], "is not an image"),
+        (["upscale", network, tmp_path / "broken", "-o", tmp_path / "b"], "1 of the pictures failed"),
+        (["upscale", network, low_images / "0.png", "-o", tmp_path / "b.png", "--tile", 3], "tile=3"),
+        (["inspect", tmp_path / "broken/a.png"], "is not a checkpoint"),
+        (["train", "EDSRR", "--data", low_images, "-o", out], "unknown network 'edsrr'; did you mean 'edsr'?"),
+        (["train", "EDSR", "--data", tmp_path / "empty", "-o", out], "holds no image of at least"),
+        (["train", "EDSR", "--data", low_images, "-o", out, "--set", "training.step=3"], "mean 'training.steps'?"),
+        (["train", "EDSR", "--data", low_images, "-o", out, "--scale", 5, "--set", "training.patch=8"], "scale=5"),
+    ):
+        code, _, error = run(*words)
+        assert (code, error[:7]) == (2, "error: "), words
+        assert message in error
+        assert not out.exists()
+    assert not list((tmp_path / "locked").iterdir())
+
+
+@pytest.mark.parametrize("command", ["", "quantize", "evaluate", "upscale", "inspect", "train", "demo"])
+def test_help_has_examples(run, command: str) -> None:
+    code, text, _ = run(*([command] if command else []), "--help")
+    assert code == 0
+    assert f"srquant {command}".strip() in text
+    if command:
+        assert "Example" in text
+
+
+def test_training(run, tmp_path: Path) -> None:
+    for number in range(4):
+        write_png(tmp_path / f"photos/{number}.png", 50, 60, number)
+    out = tmp_path / "net.safetensors"
+    words = ["train", "EDSR", "--data", tmp_path / "photos", "-o", out, "--scale", 2, "--steps", 4]
+    for pair in (
+        "network.channels=8",
+        "network.blocks=1",
+        "training.batch=2",
+        "training.patch=12",
+        "training.validation=1",
+        "training.validation_every=2",
+    ):
+        words += ["--set", pair]
+    code, text, _ = run(*words)
+    assert code == 0
+    assert "wrote" in text
+    model = load(out)
+    assert (model.scale, model.network.config.channels) == (2, 8)
+    assert len(json.loads(out.with_suffix(".json").read_text())) == 2
+    assert read_picture(out.with_suffix(".png")).size[1] > 500
+    assert not out.with_suffix(".state").exists()
+
+
+def test_interruption_leaves_the_previous_result(
+    run, network: Path, low_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.safetensors"
+    words = ["quantize", network, "--calibration", low_images, "-o", out, "--patches", 4]
+    run(*words)
+    before = out.read_bytes()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srquant.storage.save_safetensors", interrupted)
+    code, _, error = run(*words, "--bits", 3)
+    assert (code, error) == (130, "interrupted; no half-written file is left\n")
+    assert out.read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_help_is_quick_and_imports_are_lean() -> None:
+    """Neither --help nor importing the package loads PyTorch; importing the parts loads nothing only commands need."""
+    code = "import sys, srquant, srquant.cli.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "import sys, srquant; srquant.load, srquant.quantize, srquant.Calibration;"
+        "heavy = {'typer', 'matplotlib', 'spandrel', 'torchvision', 'rich', 'skimage', 'tifffile', 'png'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
