@@ -195,6 +195,8 @@ class _Run:
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.patches))
         size = self.settings.batch
         parts = self._gradients(stage, [int(index) for index in order[place * size : (place + 1) * size]])
+        if self.step and self.step % _SAVE_EVERY == 0:
+            self._save()  # only now are the bounds known to give a finite loss
         self.mover.move(stage, self._rate())
         with torch.no_grad():
             for quantizer in self.quantizers:
@@ -206,8 +208,6 @@ class _Run:
             means = {name: value / self.batches for name, value in self.sums.items()}
             self.epochs.append(Epoch(epoch + 1, stage.name, means))
             self.sums = {}
-        if self.step % _SAVE_EVERY == 0:
-            self._save()
         return parts
 
     def _gradients(self, stage: Stage, indices: list[int]) -> dict[str, float]:
@@ -308,7 +308,6 @@ class _Mover:
         }
         betas = (settings.beta1, settings.beta2)
         self.adam = torch.optim.Adam([{"params": [leaf]} for leaf in self._leaves.values()], settings.rate, betas)
-        self._slots = dict(zip(self._leaves, self.adam.param_groups, strict=True))
 
     def active(self, stage: Stage) -> list[nn.Parameter]:
         """The parameters that a stage learns."""
@@ -326,11 +325,11 @@ class _Mover:
     def move(self, stage: Stage, rate: float) -> None:
         """Take a step along the gradients of a stage's parameters."""
         factors = {name: group.factor for group in stage.groups for name in group.parameters}
-        for name, leaf in self._leaves.items():
+        for (name, leaf), slot in zip(self._leaves.items(), self.adam.param_groups, strict=True):
             leaf.grad = self.parameters[name].grad if name in factors else None
             if leaf.grad is not None and name in self._relative:
                 leaf.grad = leaf.grad * self.parameters[name]
-            self._slots[name]["lr"] = rate * factors.get(name, 0.0)
+            slot["lr"] = rate * factors.get(name, 0.0)
         self.adam.step()
         for name in factors.keys() & self._relative:
             self.parameters[name].mul_(self._leaves[name].exp())
