@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from srquant.cli import main as cli
 from srquant.images import Calibration
 from srquant.model import Model
 from srquant.networks import SRNetwork
@@ -101,3 +103,19 @@ def low_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def calibration(low_images: Path) -> Calibration:
     return Calibration.from_low_resolution(low_images, count=6, size=24)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a command; gives exit code, standard output and standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["srquant", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return call

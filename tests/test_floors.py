@@ -16,6 +16,7 @@ FLOORS = (
     (FLAT, ("quantizers", "ranges", "networks", "images", "metrics")),
     (LADDER, ("layers", "surgery", "finetune", "storage", "model")),
     (FLAT, ("methods", "training", "evaluation", "upscaling")),
+    (FLAT, ("analysis",)),
     (LADDER, ("report", "api", "demo")),
     (LADDER, ("__init__", "cli")),
 )

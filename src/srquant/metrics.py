@@ -1,4 +1,4 @@
-"""PSNR and SSIM on the luma channel, as the SR literature prints them.
+"""PSNR and SSIM on the luma channel, as the SR literature prints them, and colour differences.
 
 Images are uint8 RGB, ``h w 3``, with the border already cropped. Luma is ITU-R BT.601 with the +16 offset, not rounded.
 SSIM comes in two dialects that agree to about the third decimal:
@@ -24,6 +24,8 @@ from srquant.bridges import as_tensor
 from srquant.errors import ArgumentError
 
 _LUMA = (65.481, 128.553, 24.966)
+_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_D65 = (0.95047, 1.0, 1.08883)
 _WINDOW = 11
 _SIGMA = 1.5
 
@@ -69,6 +71,30 @@ def ssim_adabm(image: NDArray[Any], reference: NDArray[Any]) -> float:
         F.pad(luma(picture, offset=False)[None, None], margin, mode="replicate")[0, 0] for picture in (image, reference)
     ]
     return float(_ssim_map(*padded).mean())
+
+
+def cielab(image: NDArray[Any]) -> NDArray[np.float64]:
+    """CIELAB of an sRGB image under D65: L* in 0…100, a* and b* in about ±110.
+
+    Source: IEC 61966-2-1 (sRGB), CIE 15 (L*a*b*, 2° observer).
+    """
+    encoded = image.astype(np.float64) / 255
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    relative = linear @ np.array(_XYZ).T / np.array(_D65)
+    roots = np.where(relative > (6 / 29) ** 3, np.cbrt(relative), relative / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = roots[..., 0], roots[..., 1], roots[..., 2]
+    return np.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), axis=-1)
+
+
+def colour_shift(image: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Mean ΔE*ab (CIE 1976) between two images.
+
+    Raises:
+        ArgumentError: The shapes differ or are not ``h w 3``.
+    """
+    _check(image, reference)
+    difference = cielab(image) - cielab(reference)
+    return float(np.sqrt((difference**2).sum(axis=-1)).mean())
 
 
 def _ssim_map(x: Tensor, y: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from tests.conftest import small_networks, write_png
 from tests.images.test_pairs import make_pair
 
-from srquant.cli import main as cli
 from srquant.images import read_picture
 from srquant.model import load
 
@@ -21,22 +20,6 @@ from srquant.model import load
 def network(tmp_path: Path) -> Path:
     torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
     return tmp_path / "edsr.pth"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run a command; gives exit code, standard output and standard error."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["srquant", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-            raise SystemExit(0)
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import warnings
 
 import typer
 
+from srquant.cli.analyze import analyze
 from srquant.cli.demo import demo
 from srquant.cli.evaluate import evaluate
 from srquant.cli.inspect import inspect
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for command in (quantize, evaluate, upscale, inspect, train, demo):
     app.command()(command)
+app.add_typer(analyze, name="analyze")
 
 
 def main() -> None:

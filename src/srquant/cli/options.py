@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from srquant.images import Calibration
 
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")
@@ -15,3 +18,25 @@ ValueRange = Annotated[
     float | None,
     typer.Option(help="Largest value of images in the float network, 1 or 255, where its weights do not tell."),
 ]
+LowFolder = Annotated[Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")]
+HighFolder = Annotated[
+    Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
+]
+
+
+def open_calibration(
+    low: Path | None, high: Path | None, scale: int, *, count: int, size: int = 96, seed: int = 0
+) -> Calibration:
+    """Calibration patches of whichever folder was given.
+
+    Raises:
+        ArgumentError: Both were given, or none.
+    """
+    from srquant.errors import ArgumentError
+    from srquant.images import Calibration
+
+    if low is not None and high is None:
+        return Calibration.from_low_resolution(low, count=count, size=size, seed=seed)
+    if high is not None and low is None:
+        return Calibration.from_photographs(high, scale, count=count, size=size, seed=seed)
+    raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")

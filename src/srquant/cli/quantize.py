@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device, ValueRange
+from srquant.cli.options import Device, HighFolder, LowFolder, ValueRange, open_calibration
 
 
 class Edges(StrEnum):
@@ -29,12 +29,8 @@ def quantize(
         Edges,
         typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
     ] = Edges.eight_bit,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")
-    ] = None,
-    calibration_hr: Annotated[
-        Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
-    ] = None,
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
     patches: Annotated[int, typer.Option(help="Calibration patches.")] = 100,
     patch_size: Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")] = 96,
     layer: Annotated[
@@ -64,7 +60,7 @@ def quantize(
 
     [bold]srquant quantize edsr_x4.pth --calibration lr/ --layer 'body.0.*=8' -o out.safetensors[/bold]
     """
-    from srquant import Calibration, configure, load
+    from srquant import configure, load
     from srquant import quantize as run
     from srquant.cli.tables import print_coverage, print_file
     from srquant.errors import ArgumentError
@@ -76,15 +72,9 @@ def quantize(
     )
     if output.suffix != ".safetensors":
         raise ArgumentError(f"--output {output}: models are written as .safetensors files; give a name that ends so")
-    if (calibration is None) == (calibration_hr is None):
-        raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")
     require_writable(output)
     model = load(network, value_range=value_range)
-    if calibration is not None:
-        images = Calibration.from_low_resolution(calibration, count=patches, size=patch_size, seed=seed)
-    else:
-        assert calibration_hr is not None
-        images = Calibration.from_photographs(calibration_hr, model.scale, count=patches, size=patch_size, seed=seed)
+    images = open_calibration(calibration, calibration_hr, model.scale, count=patches, size=patch_size, seed=seed)
     first = is_first()
     if first:
         print(f"calibrating on {images.describe()}")

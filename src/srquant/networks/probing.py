@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from srquant.bridges import modules_of
 from srquant.networks.base import Edges, SRNetwork
 
-Hook = Callable[..., None]
+Hook = Callable[..., object]
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def hooks(
 
     Args:
         network: The modules' network.
-        before: Functions of (module, inputs), by the module's name.
+        before: Functions of (module, inputs), by the module's name; what they give, if not None, replaces the inputs.
         after: Functions of (module, inputs, output).
     """
     handles = [network.get_submodule(name).register_forward_pre_hook(call) for name, call in (before or {}).items()]

@@ -1,0 +1,93 @@
+"""How activations are distributed, layer by layer and sample by sample.
+
+Source: OAPTQ §3.1, fig. 3.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srquant.errors import ArgumentError
+from srquant.images.calibration import Calibration
+from srquant.model import Model
+from srquant.progress import track
+from srquant.ranges import quantile
+from srquant.surgery import flat, fold_batch_norm, observe, survey
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Of the input of one layer for one sample.
+
+    Args:
+        layer: Name of the multiplication; ``NAME.right`` is the right operand of an attention product.
+        sample: Number of the calibration patch.
+        lower: Smallest value.
+        upper: Largest value.
+        mean: Their mean.
+        deviation: Their standard deviation.
+        skewness: Third standardised moment; 0 if symmetric.
+        breakpoint: Percentile of the magnitude, as the piecewise-linear quantizer places it.
+        counts: Values in equal bins between lower and upper.
+    """
+
+    layer: str
+    sample: int
+    lower: float
+    upper: float
+    mean: float
+    deviation: float
+    skewness: float
+    breakpoint: float
+    counts: tuple[int, ...]
+
+
+def distributions(
+    model: Model, patches: Calibration, *, layers: Sequence[str] = ("*",), share: float = 0.99, bins: int = 100
+) -> tuple[Distribution, ...]:
+    """Measure the inputs of layers on calibration patches, in the order in which the layers run.
+
+    Args:
+        model: A float model.
+        patches: LR images, each a sample.
+        layers: Name patterns.
+        share: Percentile of the breakpoint.
+        bins: Of the histograms.
+
+    Raises:
+        ArgumentError: No layer matches.
+    """
+    network, _ = fold_batch_norm(model.network)
+    points = [point.name for point in survey(network).points]
+    names = [name for name in points if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
+    if not names:
+        raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(points[:5])}")
+    found: dict[str, list[Distribution]] = {}
+
+    def look(name: str, place: int, operand: Tensor) -> None:
+        layer = f"{name}.right" if place else name
+        rows = found.setdefault(layer, [])
+        rows.append(_describe(layer, len(rows), flat(operand).float(), share, bins))
+
+    observe(network, names, track(patches.batches(1), "Observing", len(patches)), look)
+    return tuple(row for rows in found.values() for row in rows)
+
+
+def _describe(layer: str, sample: int, row: Tensor, share: float, bins: int) -> Distribution:
+    lower, upper = (float(x) for x in torch.aminmax(row))
+    values = row.double()
+    mean = values.mean()
+    centred = values - mean
+    deviation = centred.square().mean().sqrt()
+    skewness = centred.pow(3).mean() / deviation.pow(3).clamp(min=1e-30)
+    counts = (
+        torch.histc(row.cpu(), bins, lower, upper) if upper > lower else torch.tensor([row.numel()] + [0] * (bins - 1))
+    )
+    place = quantile(row, share, magnitude=True)
+    summary = (float(mean), float(deviation), float(skewness), float(place))
+    return Distribution(layer, sample, lower, upper, *summary, tuple(int(count) for count in counts))

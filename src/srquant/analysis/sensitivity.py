@@ -1,0 +1,146 @@
+"""Which layers suffer from quantization: PSNR with one layer at a time quantized.
+
+Source: OAPTQ §3.3, fig. 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError
+from srquant.evaluation import enlarge
+from srquant.images.pairs import Pair
+from srquant.metrics import psnr
+from srquant.model import Model
+from srquant.progress import bar
+from srquant.surgery import fold_batch_norm, quant_layers, replace, survey
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Mean PSNR over images, luma, in dB, the border cropped.
+
+    Args:
+        float_psnr: Of the float network.
+        all_psnr: With all layers quantized.
+        layers: With one layer quantized, by name, in the order in which the layers run.
+        images: How many images.
+    """
+
+    float_psnr: float
+    all_psnr: float
+    layers: dict[str, float]
+    images: int
+
+    def most_sensitive(self) -> list[str]:
+        """Names of the layers, the one that costs most first."""
+        return sorted(self.layers, key=lambda name: self.layers[name])
+
+
+def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, largest: int = 192) -> Sensitivity:
+    """Score the float network with one layer at a time replaced by its quantized version.
+
+    What runs before that layer gives what it gave in the float network and is not computed again, so n layers cost
+    about n/2 passes.
+
+    Args:
+        model: The float model.
+        quantized: Made of it by any method.
+        pairs: Images to score on.
+        largest: Of larger LR images, the middle of this height and width is taken: outputs of all layers are kept.
+
+    Raises:
+        ArgumentError: ``quantized`` was not made of ``model``.
+    """
+    layers = quant_layers(quantized.network)
+    if quantized.record is None or model.record is not None:
+        raise ArgumentError("sensitivity needs a float model and a quantized one made of it")
+    network, _ = fold_batch_norm(model.network)
+    order = [point.name for point in survey(network).points]
+    if not layers.keys() <= set(order):
+        raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
+    replays = {name: _Replay(network.get_submodule(name)) for name in order}
+    for name, module in replays.items():
+        replace(network, name, module)
+    student = Model(network, model.source)
+    scores: dict[str, list[float]] = {name: [] for name in ("float", "all", *layers)}
+    with bar("Measuring sensitivity", len(pairs) * len(layers)) as shown:
+        for pair in pairs:
+            low, high = _middle(*pair.read(), largest, pair.scale)
+            for module in replays.values():
+                module.record()
+            scores["float"].append(_psnr(student, low, high))
+            scores["all"].append(_psnr(quantized, low, high))
+            earlier: list[_Replay] = []
+            for name in order:
+                if name in layers:
+                    for module in replays.values():
+                        module.run()
+                    for module in earlier:
+                        module.play()
+                    replays[name].run(layers[name])
+                    scores[name].append(_psnr(student, low, high))
+                    shown.advance(1, name)
+                earlier.append(replays[name])
+    means = {name: fmean(values) if all(map(math.isfinite, values)) else math.inf for name, values in scores.items()}
+    return Sensitivity(means.pop("float"), means.pop("all"), means, len(pairs))
+
+
+class _Replay(nn.Module):
+    """A multiplication that can give again what it gave before."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._now = [module]  # in a list, so that a layer of another network does not become part of this one
+        self._mode = "run"
+        self._kept: list[Tensor] = []
+
+    def record(self) -> None:
+        """From now on compute, and keep what comes out."""
+        self._now, self._mode, self._kept = [self.module], "record", []
+
+    def run(self, other: nn.Module | None = None) -> None:
+        """From now on compute, with another module if one is given."""
+        self._now, self._mode = [self.module if other is None else other], "run"
+
+    def play(self) -> None:
+        """From now on give what was kept. A module that ran several times in a pass is computed nevertheless."""
+        if len(self._kept) == 1:
+            self._mode = "play"
+
+    @property
+    def weight(self) -> Tensor:
+        """Some networks look at their layers' weights."""
+        return cast(Tensor, self._now[0].weight)
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        if self._mode == "play":
+            return self._kept[0].clone()  # whoever reads it may write into it
+        output = self._now[0](*operands)
+        if self._mode == "record":
+            self._kept.append(output.clone())
+        return output
+
+
+def _psnr(model: Model, low: NDArray[np.uint8], high: NDArray[np.uint8]) -> float:
+    inside = (slice(model.scale, -model.scale),) * 2
+    return psnr(enlarge(model, low, model.scale)[inside], high[inside])
+
+
+def _middle(
+    low: NDArray[np.uint8], high: NDArray[np.uint8], largest: int, scale: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    sides = [min(side, largest) for side in low.shape[:2]]
+    starts = [(side - kept) // 2 for side, kept in zip(low.shape[:2], sides, strict=True)]
+    (top, left), (height, width) = starts, sides
+    few = low[top : top + height, left : left + width]
+    return few, high[scale * top : scale * (top + height), scale * left : scale * (left + width)]

@@ -1,0 +1,208 @@
+"""``srquant analyze``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srquant.cli.options import Device, HighFolder, LowFolder, ValueRange, open_calibration
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from srquant.images import Pair
+
+Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
+Data = Annotated[Path, typer.Option(help="A pair folder (HR, LR), or a folder of HR images.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The picture, .png; numbers go beside it as .csv.")]
+Image = Annotated[str | None, typer.Option(help="File name of the picture to show; the first if not given.")]
+Crop = Annotated[str | None, typer.Option(help="top,left,size in HR pixels; where results differ most if not given.")]
+Zoom = Annotated[int, typer.Option(help="Screen pixels for each pixel.")]
+
+analyze = typer.Typer(no_args_is_help=True, help="Look into a network: outliers, distributions, sensitivity, results.")
+
+_CROP = 96
+
+
+@analyze.command()
+def outliers(
+    network: Network,
+    data: Data,
+    output: Output,
+    share: Annotated[list[float] | None, typer.Option(help="Share of the activations to clip; several.")] = None,
+    image: Image = None,
+    crop: Crop = None,
+    zoom: Zoom = 2,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Clip the largest activations of every layer and see what they carry: colour (OAPTQ, fig. 2).
+
+    Example:
+    [bold]srquant analyze outliers edsr_x4.pth --data Set5/x4 -o outliers.png --share 0.01 --share 0.05[/bold]
+    """
+    from srquant import load
+    from srquant.analysis import clip_outliers
+    from srquant.api import pick_device
+    from srquant.report.figures import draw_outliers
+
+    _require_png(output)
+    model = load(network, value_range=value_range).to(pick_device(device))
+    low, high = _pick(data, model.scale, image).read()
+    results = clip_outliers(model, low, high, share or (0.001, 0.01, 0.05))
+    draw_outliers(output, high, results, _window(crop, [row.pixels for row in results]), zoom)
+    for row in results:
+        print(f"{100 * row.share:g} % clipped: {row.psnr:.2f} dB, mean ΔE*ab {row.shift:.2f}")
+    print(f"wrote {output} and {output.with_suffix('.csv').name}")
+
+
+@analyze.command()
+def distributions(
+    network: Network,
+    output: Output,
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
+    patches: Annotated[int, typer.Option(help="Samples.")] = 8,
+    layer: Annotated[list[str] | None, typer.Option(help="Name pattern of layers; several. All if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which patches are drawn.")] = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Histogram, range, skewness and breakpoint of every layer's input, sample by sample (OAPTQ, fig. 3).
+
+    Example:
+    [bold]srquant analyze distributions edsr_x4.pth --calibration lr/ -o distributions.png --layer 'body.*'[/bold]
+    """
+    from srquant import load
+    from srquant.analysis import distributions as run
+    from srquant.api import pick_device
+    from srquant.report.figures import draw_distributions
+
+    _require_png(output)
+    model = load(network, value_range=value_range).to(pick_device(device))
+    images = open_calibration(calibration, calibration_hr, model.scale, count=patches, seed=seed)
+    rows = run(model, images, layers=layer or ("*",))
+    draw_distributions(output, rows)
+    layers = len({row.layer for row in rows})
+    print(f"{layers} layers on {images.describe()}\nwrote {output} and {output.with_suffix('.csv').name}")
+
+
+@analyze.command()
+def sensitivity(
+    network: Network,
+    data: Data,
+    output: Output,
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
+    method: Annotated[str, typer.Option(help="How a layer is quantized.")] = "minmax",
+    bits: Annotated[int, typer.Option(help="Of weights and activations, 2 to 8.")] = 4,
+    images: Annotated[int, typer.Option(help="Score on the first so many images.")] = 10,
+    ordered: Annotated[bool, typer.Option("--sorted", help="The layer that costs most first.")] = False,
+    patches: Annotated[int, typer.Option(help="Calibration patches.")] = 100,
+    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """PSNR with one layer at a time quantized (OAPTQ, fig. 4).
+
+    Example:
+    [bold]srquant analyze sensitivity edsr_x4.pth --data Set14/x4 --calibration-hr photos/ -o sensitivity.png[/bold]
+    """
+    from srquant import configure, load, quantize
+    from srquant.analysis import sensitivity as run
+    from srquant.api import pick_device
+    from srquant.images import find_pairs
+    from srquant.report.figures import draw_sensitivity
+
+    _require_png(output)
+    configuration = configure(method, bits, edges="none")
+    model = load(network, value_range=value_range)
+    pairs = [pair for folder in find_pairs(data, model.scale) for pair in folder][:images]
+    drawn = open_calibration(calibration, calibration_hr, model.scale, count=patches, seed=seed)
+    quantized = quantize(model, drawn, configuration, device=device)
+    place = pick_device(device)
+    result = run(model.to(place), quantized.to(place), pairs)
+    draw_sensitivity(output, result, ordered=ordered)
+    print(f"float {result.float_psnr:.2f} dB, all layers {result.all_psnr:.2f} dB; the layers that cost most:")
+    for name in result.most_sensitive()[:5]:
+        print(f"  {name}: {result.layers[name]:.2f} dB")
+    print(f"wrote {output} and {output.with_suffix('.csv').name}")
+
+
+@analyze.command()
+def compare(
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Float networks and files srquant made.")],
+    data: Data,
+    output: Output,
+    image: Image = None,
+    crop: Crop = None,
+    size: Annotated[int, typer.Option(help="Height and width of the crop where results differ most.")] = _CROP,
+    zoom: Zoom = 2,
+    device: Device = "auto",
+) -> None:
+    """The same crop from several models, labelled with PSNR (OAPTQ, fig. 5).
+
+    Example:
+    [bold]srquant analyze compare edsr_x4.pth minmax.safetensors plq.safetensors --data Set5/x4 -o compare.png[/bold]
+    """
+    from srquant import load
+    from srquant.api import pick_device
+    from srquant.errors import ArgumentError
+    from srquant.evaluation import enlarge, score
+    from srquant.report.figures import draw_comparison
+
+    _require_png(output)
+    models = {path: load(path).to(pick_device(device)) for path in model}
+    scales = {opened.scale for opened in models.values()}
+    if len(scales) > 1:
+        raise ArgumentError(f"the models enlarge by different scales: {', '.join(map(str, sorted(scales)))}")
+    low, high = _pick(data, scales.pop(), image).read()
+    results: list[tuple[str, NDArray[np.uint8], float]] = []
+    for path, opened in models.items():
+        pixels = enlarge(opened, low, opened.scale)
+        results.append((path.stem, pixels, score(pixels, high, opened.scale).psnr))
+        print(f"{path.stem}: {results[-1][2]:.2f} dB")
+    window = _window(crop, [pixels for _, pixels, _ in results] if len(results) > 1 else [results[0][1], high], size)
+    draw_comparison(output, high, results, window, zoom)
+    print(f"wrote {output}: top,left,size = {','.join(map(str, window))}")
+
+
+def _require_png(output: Path) -> None:
+    from srquant.errors import ArgumentError
+    from srquant.files import require_writable
+
+    if output.suffix != ".png":
+        raise ArgumentError(f"--output {output}: figures are written as .png files; give a name that ends so")
+    require_writable(output)
+
+
+def _pick(data: Path, scale: int, image: str | None) -> Pair:
+    from srquant.errors import UnknownNameError
+    from srquant.images import find_pairs
+
+    pairs = [pair for folder in find_pairs(data, scale) for pair in folder]
+    named = [pair for pair in pairs if image in (None, pair.name, pair.high.stem)]
+    if not named:
+        raise UnknownNameError("image", str(image), [pair.name for pair in pairs])
+    return named[0]
+
+
+def _window(crop: str | None, pictures: Sequence[NDArray[np.uint8]], size: int = _CROP) -> tuple[int, int, int]:
+    from srquant.analysis import most_different
+    from srquant.errors import ArgumentError
+
+    height, width = pictures[0].shape[:2]
+    if crop is None:
+        size = min(size, height, width)
+        return (*most_different(pictures, size), size)
+    parts = crop.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise ArgumentError(f"--crop {crop}: give top,left,size, for instance 40,64,96")
+    top, left, size = (int(part) for part in parts)
+    if size < 1 or top + size > height or left + size > width:
+        raise ArgumentError(f"--crop {crop} does not lie inside the picture of {width}x{height} pixels")
+    return top, left, size

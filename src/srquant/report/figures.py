@@ -1,0 +1,182 @@
+"""Figures of the analyses, each with its numbers beside it as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srquant.analysis import Clipped, Distribution, Sensitivity
+from srquant.files import replacing
+from srquant.images.picture import Layout, Picture
+from srquant.images.writing import write_picture
+from srquant.report.pictures import Panel, side_by_side
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
+
+Window = tuple[int, int, int]
+"""Top, left and size of a crop, in HR pixels."""
+
+_FLOAT, _DENSE, _OUTLIER = "#444444", "#3b6fb6", "#c8502d"
+_SHOWN_LAYERS, _SHOWN_SAMPLES = 12, 3
+
+
+def draw_sensitivity(output: Path, result: Sensitivity, *, ordered: bool = False) -> None:
+    """Bars of PSNR with one layer at a time quantized, ``.png``, and the numbers, ``.csv``.
+
+    Args:
+        output: The picture.
+        result: From :func:`srquant.analysis.sensitivity`.
+        ordered: The layer that costs most first, instead of the network's order.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    names = result.most_sensitive() if ordered else list(result.layers)
+    drops = [result.float_psnr - result.layers[name] for name in names]
+    figure = Figure(figsize=(max(6.0, 0.22 * len(names)), 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar(range(len(names)), drops, color=_OUTLIER)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_xlim(-0.8, len(names) - 0.2)
+    axes.set_ylabel("loss of PSNR (dB)")
+    axes.set_title(
+        f"one layer quantized at a time; float {result.float_psnr:.2f} dB, all layers {result.all_psnr:.2f} dB "
+        f"({result.images} images)",
+        fontsize=9,
+    )
+    axes.grid(axis="y", alpha=0.3)
+    _save(figure, output)
+    rows = [(name, f"{result.layers[name]:.4f}", f"{drop:.4f}") for name, drop in zip(names, drops, strict=True)]
+    _write_csv(output, ("layer", "psnr", "loss"), rows)
+
+
+def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
+    """Histograms of up to twelve layers over their breakpoints, skewness and range of all layers, ``.png``; ``.csv``.
+
+    Args:
+        output: The picture.
+        rows: From :func:`srquant.analysis.distributions`.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    by_layer = {layer: [row for row in rows if row.layer == layer] for layer in layers}
+    count = min(_SHOWN_LAYERS, len(layers))
+    shown = [layers[number * (len(layers) - 1) // max(count - 1, 1)] for number in range(count)]
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.2 * columns, 2.1 * lines + 4.2), layout="constrained")
+    upper, lower = cast("list[SubFigure]", figure.subfigures(2, 1, height_ratios=(2.1 * lines, 4.2)))
+    for number, layer in enumerate(shown):
+        axes = upper.add_subplot(lines, columns, number + 1)
+        for row in by_layer[layer][:_SHOWN_SAMPLES]:
+            edges = np.linspace(row.lower, row.upper, len(row.counts) + 1)
+            axes.stairs(np.maximum(row.counts, 0.5), edges, color=_DENSE, alpha=0.6)
+        middle = float(np.mean([row.breakpoint for row in by_layer[layer]]))
+        for place in (-middle, middle):
+            if by_layer[layer][0].lower <= place <= by_layer[layer][0].upper:
+                axes.axvline(place, color=_OUTLIER, linestyle="--", linewidth=1)
+        axes.set_yscale("log")
+        axes.set_title(layer, fontsize=8)
+        axes.tick_params(labelsize=7)
+    upper.suptitle(f"inputs of layers, {_SHOWN_SAMPLES} samples; dashed: breakpoint", fontsize=9)
+    for number, (title, pick) in enumerate((("range", _range), ("skewness", _skewness)), start=1):
+        axes = lower.add_subplot(2, 1, number)
+        for place, layer in enumerate(layers):
+            for x, y in pick(by_layer[layer], place):
+                axes.plot(x, y, color=_DENSE, alpha=0.5, linewidth=1.5, marker="_" if number == 2 else None)
+        if number == 1:
+            bends = [float(np.mean([row.breakpoint for row in by_layer[layer]])) for layer in layers]
+            axes.plot(range(len(layers)), bends, "_", color=_OUTLIER)
+            axes.plot(range(len(layers)), [-bend for bend in bends], "_", color=_OUTLIER)
+        axes.set_ylabel(title, fontsize=8)
+        axes.set_xlim(-1, len(layers))
+        axes.set_xticks(range(len(layers)), layers if number == 2 else [""] * len(layers), rotation=90, fontsize=5)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(axis="y", alpha=0.3)
+    _save(figure, output)
+    header = ("layer", "sample", "lower", "upper", "mean", "deviation", "skewness", "breakpoint")
+    _write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
+
+
+def draw_outliers(
+    output: Path, high: NDArray[np.uint8], results: Sequence[Clipped], window: Window, zoom: int = 2
+) -> None:
+    """Crops of a picture with more and more outliers clipped, ``.png``, and the numbers, ``.csv``.
+
+    Args:
+        output: The picture.
+        high: The HR image, uint8 ``h w 3``.
+        results: From :func:`srquant.analysis.clip_outliers`.
+        window: What is shown.
+        zoom: Screen pixels for each pixel.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    panels = [Panel(_cut(high, window), ("original",))]
+    for row in results:
+        title = f"{100 * row.share:g} % clipped" if row.share else "float"
+        panels.append(Panel(_cut(row.pixels, window), (title, f"{row.psnr:.2f} dB", f"colours {row.shift:.1f} off")))
+    write_picture(output, Picture(side_by_side(panels, zoom), Layout()))
+    _write_csv(output, ("share", "psnr", "delta_e"), [(r.share, f"{r.psnr:.4f}", f"{r.shift:.4f}") for r in results])
+
+
+def draw_comparison(
+    output: Path,
+    high: NDArray[np.uint8],
+    results: Sequence[tuple[str, NDArray[np.uint8], float]],
+    window: Window,
+    zoom: int = 2,
+) -> None:
+    """One crop of several models' outputs side by side, labelled with the PSNR of the whole picture.
+
+    Args:
+        output: The picture.
+        high: The HR image, uint8 ``h w 3``.
+        results: Title, output and PSNR in dB of each model.
+        window: What is shown.
+        zoom: Screen pixels for each pixel.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    panels = [Panel(_cut(high, window), ("original",))]
+    panels += [Panel(_cut(pixels, window), (title, f"{score:.2f} dB")) for title, pixels, score in results]
+    write_picture(output, Picture(side_by_side(panels, zoom), Layout()))
+
+
+def _cut(pixels: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+    top, left, size = window
+    return pixels[top : top + size, left : left + size]
+
+
+def _range(rows: Sequence[Distribution], place: int) -> Iterable[tuple[list[float], list[float]]]:
+    return [([place, place], [row.lower, row.upper]) for row in rows]
+
+
+def _skewness(rows: Sequence[Distribution], place: int) -> Iterable[tuple[list[float], list[float]]]:
+    return [([place], [row.skewness]) for row in rows]
+
+
+def _save(figure: Figure, output: Path) -> None:
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+
+
+def _write_csv(output: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with replacing(output.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)

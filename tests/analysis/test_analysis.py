@@ -1,0 +1,219 @@
+"""The analyses against slow twins, and as commands."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.color
+import torch
+from tests.conftest import NETWORK_NAMES, small_networks
+from tests.images.test_pairs import make_pair
+from torch import Tensor
+
+from srquant.analysis import clip_outliers, distributions, most_different, sensitivity
+from srquant.errors import ArgumentError
+from srquant.evaluation import enlarge, evaluate
+from srquant.images import Calibration, PairFolder, find_pairs, read_picture
+from srquant.methods import PLQ, MinMax
+from srquant.metrics import cielab, colour_shift, psnr
+from srquant.model import Model
+from srquant.surgery import fold_batch_norm, quant_layers, swap
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> PairFolder:
+    for name in ("1", "2"):
+        make_pair(tmp_path / "Set/x4", name, 4)
+    return find_pairs(tmp_path / "Set/x4", 4)[0]
+
+
+# Colours --------------------------------------------------------------------------------------------------------------
+
+
+def test_cielab_is_that_of_scikit_image() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.testing.assert_allclose(cielab(pixels), skimage.color.rgb2lab(pixels), atol=0.01)
+    other = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    expected = skimage.color.deltaE_cie76(skimage.color.rgb2lab(pixels), skimage.color.rgb2lab(other)).mean()
+    assert colour_shift(pixels, other) == pytest.approx(expected, rel=1e-3)
+
+
+def test_colours_by_hand() -> None:
+    white, black = np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8)
+    np.testing.assert_allclose(cielab(white)[0, 0], (100, 0, 0), atol=0.01)
+    assert colour_shift(white, black) == pytest.approx(100, abs=0.01)
+    assert colour_shift(white, white) == 0
+
+
+# Sensitivity ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORK_NAMES if name != "edsr_x3"])
+def test_replaying_gives_what_whole_passes_give(name: str, tmp_path: Path, calibration: Calibration) -> None:
+    model = Model(small_networks()[name], name)
+    make_pair(tmp_path / "Set", "1", model.scale)
+    (folder,) = find_pairs(tmp_path / "Set", model.scale)
+    quantized = MinMax(bits=3, edges="none").quantize(model, calibration)
+    result = sensitivity(model, quantized, list(folder))
+    network, _ = fold_batch_norm(model.network)
+    assert result.float_psnr == pytest.approx(evaluate(model, [folder], model.scale)[0].psnr, abs=1e-3)
+    assert result.all_psnr == pytest.approx(evaluate(quantized, [folder], model.scale)[0].psnr, abs=1e-9)
+    layers = quant_layers(quantized.network)
+    assert result.layers.keys() == layers.keys()
+    for layer, module in layers.items():
+        single = Model(swap(network, {layer: module}), name)
+        assert result.layers[layer] == pytest.approx(evaluate(single, [folder], model.scale)[0].psnr, abs=0.01), layer
+
+
+def test_work_is_saved(edsr: Model, calibration: Calibration, pairs: PairFolder, monkeypatch) -> None:
+    quantized = MinMax(edges="none").quantize(edsr, calibration)
+    calls = 0
+    convolve = torch.nn.Conv2d.forward
+
+    def counting(module: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return convolve(module, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", counting)
+    sensitivity(edsr, quantized, list(pairs)[:1])
+    count = len(quant_layers(quantized.network))
+    survey_and_float = 2 * count
+    assert calls == survey_and_float + count * (count - 1) // 2
+
+
+def test_the_order_of_cost_and_the_teacher(edsr: Model, calibration: Calibration, pairs: PairFolder) -> None:
+    before = {key: value.clone() for key, value in edsr.network.state_dict().items()}
+    quantized = PLQ(bits=2, edges="none").quantize(edsr, calibration)
+    result = sensitivity(edsr, quantized, list(pairs))
+    scores = [result.layers[name] for name in result.most_sensitive()]
+    assert scores == sorted(scores)
+    assert all(torch.equal(before[key], value) for key, value in edsr.network.state_dict().items())
+    with pytest.raises(ArgumentError, match="needs a float model and a quantized one"):
+        sensitivity(edsr, edsr, list(pairs))
+    other = MinMax().quantize(Model(small_networks()["srresnet"], "other"), calibration)
+    with pytest.raises(ArgumentError, match="was not made of this network"):
+        sensitivity(edsr, other, list(pairs))
+
+
+# Distributions --------------------------------------------------------------------------------------------------------
+
+
+def test_distributions_by_hand(edsr: Model, calibration: Calibration) -> None:
+    rows = distributions(edsr, calibration, layers=["body.0.*"], bins=20)
+    assert [(row.layer, row.sample) for row in rows] == [
+        (name, i) for name in ("body.0.body.0", "body.0.body.2") for i in range(6)
+    ]
+    seen: list[Tensor] = []
+    handle = edsr.network.get_submodule("body.0.body.2").register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    edsr(calibration.batch([4]))
+    handle.remove()
+    x, row = seen[0].double().flatten(), rows[6 + 4]
+    z = (x - x.mean()) / x.std(correction=0)
+    assert (row.lower, row.upper) == (float(x.min()), float(x.max()))
+    assert row.mean == pytest.approx(float(x.mean()), rel=1e-4)
+    assert row.deviation == pytest.approx(float(x.std(correction=0)), rel=1e-4)
+    assert row.skewness == pytest.approx(float((z**3).mean()), rel=1e-4)
+    assert row.breakpoint == pytest.approx(float(x.abs().quantile(0.99)), rel=1e-4)
+    assert sum(row.counts) == x.numel()
+    assert len(row.counts) == 20
+    with pytest.raises(ArgumentError, match="matches no layer"):
+        distributions(edsr, calibration, layers=["bodi.*"])
+
+
+# Outliers and regions -------------------------------------------------------------------------------------------------
+
+
+def test_clipping_a_layer_by_hand(pairs: PairFolder) -> None:
+    torch.manual_seed(1)
+    convolution = torch.nn.Conv2d(3, 3, 1)
+    model = Model.wrap(torch.nn.Sequential(convolution, torch.nn.Upsample(scale_factor=4)), 4)
+    low, high = next(iter(pairs)).read()
+    nothing, some = clip_outliers(model, low, high, [0.3])
+    image = torch.from_numpy(low).permute(2, 0, 1)[None].float() / 255
+    limit = image.abs().flatten().quantile(0.7)
+    expected = enlarge(model, low, 4)
+    np.testing.assert_array_equal(nothing.pixels, expected)
+    clipped = (model(image.clamp(-limit, limit))[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    assert np.abs(some.pixels.astype(int) - clipped).max() <= 1
+    inside = (slice(4, -4), slice(4, -4))
+    assert some.psnr == pytest.approx(psnr(some.pixels[inside], high[inside]))
+    assert some.shift == pytest.approx(colour_shift(some.pixels[inside], expected[inside]))
+    assert nothing.shift == 0 < some.shift
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_bad_shares(edsr: Model, pairs: PairFolder, share: float) -> None:
+    with pytest.raises(ArgumentError, match="is outside"):
+        clip_outliers(edsr, *next(iter(pairs)).read(), [share])
+
+
+def test_the_most_different_window() -> None:
+    a = np.zeros((40, 50, 3), np.uint8)
+    b = a.copy()
+    b[11:19, 30:38] = 200
+    assert most_different([a, b], 8) == (11, 30)
+    with pytest.raises(ArgumentError, match="must fit"):
+        most_different([a, b], 41)
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def test_commands_draw_and_write_numbers(run, pairs: PairFolder, low_images: Path, tmp_path: Path) -> None:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    network, data = tmp_path / "edsr.pth", tmp_path / "Set/x4"
+    few = ["--calibration", low_images, "--patches", 3]
+    for words, rows in (
+        (["outliers", network, "--data", data, "--share", "0.02", "--crop", "2,3,20"], 2),
+        (["distributions", network, *few], 9 * 3),
+        (["sensitivity", network, "--data", data, *few, "--images", 2, "--sorted"], 9),
+    ):
+        out = tmp_path / f"{words[0]}.png"
+        code, text, error = run("analyze", *words, "-o", out)
+        assert code == 0, error
+        assert f"wrote {out} and {words[0]}.csv" in text
+        assert min(read_picture(out).size) > 20
+        with out.with_suffix(".csv").open() as file:
+            table = list(csv.DictReader(file))
+        assert len(table) == rows
+        if words[0] == "sensitivity":
+            losses = [float(row["loss"]) for row in table]
+            assert losses == sorted(losses, reverse=True)
+    small = tmp_path / "small.safetensors"
+    run("quantize", network, "--calibration", low_images, "--patches", 3, "-o", small)
+    out = tmp_path / "compare.png"
+    code, text, _ = run("analyze", "compare", network, small, "--data", data, "--size", 24, "-o", out, "--zoom", 1)
+    assert code == 0
+    assert "small: " in text
+    assert read_picture(out).size[1] == 3 * 24 + 4 * 6
+
+
+def test_bad_commands(run, pairs: PairFolder, low_images: Path, tmp_path: Path) -> None:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    torch.save(small_networks()["srresnet"].state_dict(), tmp_path / "x2.pth")
+    network, data, out = tmp_path / "edsr.pth", tmp_path / "Set/x4", tmp_path / "a.png"
+    for words, message in (
+        (["outliers", network, "--data", data, "-o", tmp_path / "a.jpg"], "figures are written as .png"),
+        (["outliers", network, "--data", data, "-o", out, "--image", "3"], "unknown image '3'"),
+        (["outliers", network, "--data", data, "-o", out, "--crop", "1,2"], "give top,left,size"),
+        (["outliers", network, "--data", data, "-o", out, "--crop", "1,2,4000"], "does not lie inside"),
+        (["outliers", network, "--data", data, "-o", out, "--share", "2"], "is outside (0, 1)"),
+        (["distributions", network, "-o", out], "give either --calibration"),
+        (["distributions", network, "--calibration", low_images, "-o", out, "--layer", "x"], "matches no layer"),
+        (["compare", network, tmp_path / "x2.pth", "--data", data, "-o", out], "enlarge by different scales: 2, 4"),
+    ):
+        code, _, error = run("analyze", *words)
+        assert (code, error[:7]) == (2, "error: "), words
+        assert message in error
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["outliers", "distributions", "sensitivity", "compare"])
+def test_help_has_examples(run, command: str) -> None:
+    code, text, _ = run("analyze", command, "--help")
+    assert code == 0
+    assert "Example" in text
