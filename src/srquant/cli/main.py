@@ -9,6 +9,7 @@ import warnings
 import typer
 
 from srquant.cli.analyze import analyze
+from srquant.cli.bench import bench
 from srquant.cli.demo import demo
 from srquant.cli.evaluate import evaluate
 from srquant.cli.inspect import inspect
@@ -32,6 +33,7 @@ app = typer.Typer(
 for command in (quantize, evaluate, upscale, inspect, train, demo):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

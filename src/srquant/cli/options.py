@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,15 @@ import typer
 
 if TYPE_CHECKING:
     from srquant.images import Calibration
+
+
+class Edges(StrEnum):
+    """The edge protocols, for the command line."""
+
+    eight_bit = "8bit"
+    float = "float"
+    none = "none"
+
 
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")

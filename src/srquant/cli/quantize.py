@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device, HighFolder, LowFolder, ValueRange, open_calibration
-
-
-class Edges(StrEnum):
-    """The edge protocols, for the command line."""
-
-    eight_bit = "8bit"
-    float = "float"
-    none = "none"
+from srquant.cli.options import Device, Edges, HighFolder, LowFolder, ValueRange, open_calibration
 
 
 def quantize(

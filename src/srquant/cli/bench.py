@@ -1,0 +1,124 @@
+"""``srquant bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from srquant.cli.options import Device, Edges, HighFolder, LowFolder, ValueRange, open_calibration
+
+if TYPE_CHECKING:
+    from srquant.methods import Method
+
+bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
+
+Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
+Data = Annotated[list[Path], typer.Option(help="Pair folder (HR, LR), or a parent of several; several.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The table, .json, written after every row; Markdown goes beside it.")
+]
+Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
+WeightBits = Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")]
+EdgeOption = Annotated[
+    Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
+]
+Patches = Annotated[int, typer.Option(help="Calibration patches.")]
+Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
+
+
+@bench.command("oaptq-ablation")
+def oaptq_ablation(
+    network: Network,
+    data: Data,
+    output: Output,
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
+    bits: Bits = 4,
+    weight_bits: WeightBits = None,
+    edges: EdgeOption = Edges.eight_bit,
+    patches: Patches = 100,
+    seed: Seed = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Piecewise-linear quantizer off and on × no, vanilla and sensitivity-aware finetuning (OAPTQ, table 4).
+
+    Interrupted, it goes on where it stopped when the same command is given again.
+
+    Example:
+    [bold]srquant bench oaptq-ablation edsr_x4.pth --calibration lr/ --data Set5/x4 --data Set14/x4 -o table.json[/bold]
+    """
+    from srquant.report.benchmark import ABLATION_OF_THE_PAPER, ablation
+
+    rows = ablation(bits, weight_bits=weight_bits, edges=edges.value)
+    published = ABLATION_OF_THE_PAPER if bits == 4 and weight_bits in (None, 4) else None
+    _run(network, data, output, (calibration, calibration_hr, patches, seed), rows, value_range, device, published)
+
+
+@bench.command()
+def methods(
+    network: Network,
+    data: Data,
+    output: Output,
+    method: Annotated[
+        list[str],
+        typer.Option(help="Name, and fields after a colon: plq:share=0.995,reallocate=false; several."),
+    ],
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
+    bits: Bits = 4,
+    weight_bits: WeightBits = None,
+    edges: EdgeOption = Edges.eight_bit,
+    patches: Patches = 100,
+    seed: Seed = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Any methods, in any configuration, on one network.
+
+    Example:
+    [bold]srquant bench methods edsr_x4.pth --calibration lr/ --data Set5/x4 --method mse --method plq -o t.json[/bold]
+    """
+    from srquant import configure
+
+    rows: dict[str, Method] = {}
+    for text in method:
+        name, _, fields = text.partition(":")
+        settings = [field for field in fields.split(",") if field]
+        rows[text] = configure(name, bits, weight_bits=weight_bits, edges=edges.value, settings=settings)
+    _run(network, data, output, (calibration, calibration_hr, patches, seed), rows, value_range, device, None)
+
+
+def _run(
+    network: Path,
+    data: list[Path],
+    output: Path,
+    drawn: tuple[Path | None, Path | None, int, int],
+    rows: Mapping[str, Method],
+    value_range: float | None,
+    device: str,
+    published: Mapping[str, Mapping[str, tuple[float, float]]] | None,
+) -> None:
+    from srquant import load
+    from srquant.api import pick_device
+    from srquant.errors import ArgumentError
+    from srquant.files import replacing, require_writable
+    from srquant.images import find_pairs
+    from srquant.report.benchmark import run_benchmark
+
+    if output.suffix != ".json":
+        raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")
+    require_writable(output)
+    model = load(network, value_range=value_range).to(pick_device(device))
+    low, high, count, seed = drawn
+    folders = [folder for path in data for folder in find_pairs(path, model.scale)]
+    table = run_benchmark(
+        model, open_calibration(low, high, model.scale, count=count, seed=seed), folders, rows, output
+    )
+    text = table.markdown(published)
+    with replacing(output.with_suffix(".md")) as temporary:
+        temporary.write_text(text)
+    print(text)

@@ -1,0 +1,183 @@
+"""Several methods on one network, scored on the same data: a table that survives interruptions.
+
+Every row says what it needs to be compared fairly: bits, edges, granularity of the weights, data, seed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from srquant.errors import ArgumentError
+from srquant.evaluation import evaluate
+from srquant.files import replacing
+from srquant.images.calibration import Calibration
+from srquant.images.pairs import PairFolder
+from srquant.methods import OAPTQ, PLQ, Method, MinMax
+from srquant.model import Model
+from srquant.progress import bar
+from srquant.settings import to_json
+
+ABLATION_OF_THE_PAPER: dict[str, dict[str, tuple[float, float]]] = {
+    "MinMax": {"Set5": (26.83, 0.624), "Set14": (25.04, 0.546), "BSD100": (24.57, 0.503), "Urban100": (23.12, 0.536)},
+    "VFT": {"Set5": (29.45, 0.770), "Set14": (26.95, 0.677), "BSD100": (26.27, 0.632), "Urban100": (24.40, 0.654)},
+    "SAFT": {"Set5": (29.87, 0.809), "Set14": (27.24, 0.709), "BSD100": (26.55, 0.666), "Urban100": (24.57, 0.689)},
+    "PLQ": {"Set5": (30.50, 0.865), "Set14": (27.71, 0.755), "BSD100": (27.03, 0.715), "Urban100": (25.12, 0.751)},
+    "PLQ+SAFT": {"Set5": (31.54, 0.879), "Set14": (28.26, 0.769), "BSD100": (27.36, 0.726), "Urban100": (25.61, 0.765)},
+}
+"""PSNR in dB and SSIM. Source: OAPTQ table 4, EDSR-baseline ×4 (float 32.10 dB on Set5), W4A4, without PLQ+VFT."""
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """One method's result.
+
+    Args:
+        name: Title of the row.
+        method: The method's name; empty for the float network.
+        settings: Its resolved configuration.
+        seconds: Calibration and finetuning, on this machine.
+        scores: PSNR in dB, and SSIM in both dialects, for each data set.
+    """
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+    seconds: float
+    scores: dict[str, dict[str, float]]
+
+    @property
+    def bits(self) -> str:
+        """As W4A4."""
+        if not self.method:
+            return "float"
+        activation = self.settings["bits"]
+        weight = self.settings["weight_bits"]
+        return f"W{activation if weight is None else weight}A{activation}"
+
+    @property
+    def granularity(self) -> str:
+        """Of the weights' bounds."""
+        if not self.method:
+            return ""
+        return "per channel" if self.settings["weights"]["per_channel"] else "per tensor"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A table: what was measured on what."""
+
+    network: str
+    calibration: str
+    rows: tuple[BenchmarkRow, ...]
+
+    def markdown(self, published: Mapping[str, Mapping[str, tuple[float, float]]] | None = None) -> str:
+        """The table, with published PSNR beside the measured where there is any."""
+        sets = list(self.rows[0].scores)
+        header = ["", "bits", "weights", "edges", "seconds"]
+        for name in sets:
+            header += [f"{name} PSNR", "SSIM"] + (["(published)"] if published else [])
+        lines = [header, ["---"] * len(header)]
+        for row in self.rows:
+            cells = [row.name, row.bits, row.granularity, row.settings.get("edges", ""), f"{row.seconds:.0f}"]
+            for name in sets:
+                score = row.scores[name]
+                cells += [f"{score['psnr']:.2f}", f"{score['ssim']:.4f}"]
+                if published:
+                    known = published.get(row.name, {}).get(name)
+                    cells.append(f"{known[0]:.2f}" if known else "")
+            lines.append(cells)
+        table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+        return f"{self.network}; {self.calibration}; last iterate, no ensemble\n\n{table}\n"
+
+
+def ablation(bits: int, *, weight_bits: int | None = None, edges: str = "8bit") -> dict[str, Method]:
+    """The rows of OAPTQ table 4: piecewise-linear quantizer off and on × no, vanilla, sensitivity-aware finetuning."""
+    common: dict[str, Any] = {"bits": bits, "weight_bits": weight_bits, "edges": edges}
+    return {
+        "MinMax": MinMax(**common),
+        "VFT": OAPTQ(quantizer="uniform", sensitivity="uniform", **common),
+        "SAFT": OAPTQ(quantizer="uniform", **common),
+        "PLQ": PLQ(**common),
+        "PLQ+VFT": OAPTQ(sensitivity="uniform", **common),
+        "PLQ+SAFT": OAPTQ(**common),
+    }
+
+
+def run_benchmark(
+    model: Model, calibration: Calibration, folders: Sequence[PairFolder], methods: Mapping[str, Method], output: Path
+) -> Benchmark:
+    """Quantize a network by several methods and score them all, the float network first.
+
+    Rows that ``output`` holds already, of the same network, calibration and configuration, are not measured again, and
+    a method that learns goes on where it stopped.
+
+    Args:
+        model: A float model, on the device to compute on.
+        calibration: LR patches.
+        folders: Benchmark sets.
+        methods: By the title of their row.
+        output: A ``.json`` file, written after every row.
+
+    Raises:
+        ArgumentError: ``output`` holds a table of another network or calibration.
+    """
+    done = _read(output, model.source, calibration.describe(), [folder.name for folder in folders])
+    rows: list[BenchmarkRow] = []
+    with bar("Methods", len(methods) + 1) as shown:
+        for name, method in {"float": None, **methods}.items():
+            settings = {} if method is None else cast(dict[str, Any], json.loads(json.dumps(to_json(method))))
+            row = next((row for row in done if (row.name, row.settings) == (name, settings)), None)
+            if row is None:
+                row = _measure(name, method, settings, model, calibration, folders, output.with_suffix(".state"))
+            rows.append(row)
+            result = Benchmark(model.source, calibration.describe(), tuple(rows))
+            kept = [old for old in done if old.name not in {new.name for new in rows}]
+            _write(output, Benchmark(result.network, result.calibration, (*rows, *kept)))
+            first = next(iter(row.scores))
+            shown.note(f"{name}: {row.scores[first]['psnr']:.2f} dB on {first}, {row.seconds:.0f} s")
+            shown.advance()
+    return Benchmark(model.source, calibration.describe(), tuple(rows))
+
+
+def _measure(
+    name: str,
+    method: Method | None,
+    settings: dict[str, Any],
+    model: Model,
+    calibration: Calibration,
+    folders: Sequence[PairFolder],
+    state: Path,
+) -> BenchmarkRow:
+    start = time.perf_counter()
+    quantized = model if method is None else method.quantize(model, calibration, state)
+    seconds = 0.0 if method is None else time.perf_counter() - start
+    scores = evaluate(quantized, folders, model.scale)
+    table = {row.name: {"psnr": row.psnr, "ssim": row.ssim, "ssim_adabm": row.ssim_adabm} for row in scores}
+    state.unlink(missing_ok=True)
+    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, table)
+
+
+def _read(path: Path, network: str, calibration: str, sets: list[str]) -> list[BenchmarkRow]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        rows = [BenchmarkRow(**row) for row in content["rows"]]
+        same = (content["network"], content["calibration"]) == (network, calibration)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(f"{path} is there and is no table of this command; give another name") from error
+    if not same or any(list(row.scores) != sets for row in rows):
+        raise ArgumentError(
+            f"{path} holds a table of another network, calibration or data; give another name, or remove it"
+        )
+    return rows
+
+
+def _write(path: Path, table: Benchmark) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")

@@ -1,0 +1,93 @@
+"""Comparing methods, as a command and from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import small_networks
+from tests.images.test_pairs import make_pair
+
+from srquant.evaluation import evaluate
+from srquant.images import Calibration, find_pairs
+from srquant.methods import PLQ
+from srquant.model import load
+from srquant.report import benchmark
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    make_pair(tmp_path / "Set5/x4", "1", 4)
+    return tmp_path / "edsr.pth"
+
+
+def test_the_ablation_has_the_paper_beside_it_and_goes_on(
+    run, network: Path, low_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "table.json"
+    words = ["bench", "oaptq-ablation", network, "--calibration", low_images, "--data", tmp_path / "Set5"]
+    words += ["--patches", 3, "-o", out]
+    measure, measured = benchmark._measure, []
+
+    def interrupted(name: str, *arguments: object) -> benchmark.BenchmarkRow:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(name)
+        return measure(name, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmark, "_measure", interrupted)
+        assert run(*words)[0] == 130
+    assert [row["name"] for row in json.loads(out.read_text())["rows"]] == ["float", "MinMax", "VFT"]
+
+    def counted(name: str, *arguments: object) -> benchmark.BenchmarkRow:
+        measured.append(name)
+        return measure(name, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmark, "_measure", counted)
+        code, text, _ = run(*words)
+    assert code == 0
+    names = ["float", "MinMax", "VFT", "SAFT", "PLQ", "PLQ+VFT", "PLQ+SAFT"]
+    assert measured == names
+    rows = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    assert list(rows) == names
+    assert rows["VFT"]["settings"]["sensitivity"] == "uniform"
+    assert (rows["SAFT"]["settings"]["quantizer"], rows["PLQ+SAFT"]["settings"]["quantizer"]) == ("uniform", "plq")
+    assert "| PLQ+SAFT | W4A4 | per tensor | 8bit |" in text
+    assert "| 31.54 |" in text
+    assert out.with_suffix(".md").read_text() in text
+    (folder,) = find_pairs(tmp_path / "Set5", 4)
+    patches = Calibration.from_low_resolution(low_images, count=3)
+    expected = evaluate(PLQ().quantize(load(network), patches), [folder], 4)[0]
+    assert rows["PLQ"]["scores"]["Set5"]["psnr"] == expected.psnr
+    assert not out.with_suffix(".state").exists()
+
+
+def test_any_methods(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    words = ["bench", "methods", network, "--calibration", low_images, "--data", tmp_path / "Set5/x4", "--patches", 3]
+    words += ["--method", "mse:weights.per_channel=true", "--method", "plq:share=0.9,reallocate=false"]
+    code, text, _ = run(*words, "--bits", 3, "--weight-bits", 5, "-o", out)
+    assert code == 0
+    assert "| mse:weights.per_channel=true | W5A3 | per channel | 8bit |" in text
+    assert "(published)" not in text
+    settings = json.loads(out.read_text())["rows"][2]["settings"]
+    assert (settings["share"], settings["reallocate"]) == (0.9, False)
+    code, _, error = run(*words, "--seed", 1, "-o", out)
+    assert code == 2
+    assert "holds a table of another network, calibration or data" in error
+    out.write_text("{}")
+    assert "is no table of this command" in run(*words, "-o", out)[2]
+    assert "unknown method 'mso'" in run(*words, "--method", "mso", "-o", tmp_path / "b.json")[2]
+    assert "give a name that ends so" in run(*words, "-o", tmp_path / "b.md")[2]
+
+
+@pytest.mark.parametrize("command", ["oaptq-ablation", "methods"])
+def test_help_has_examples(run, command: str) -> None:
+    code, text, _ = run("bench", command, "--help")
+    assert code == 0
+    assert "Example" in text
