@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 from srquant.errors import ArgumentError
 from srquant.functional import grid_levels, quantize
-from srquant.ranges import Extremes, LeastSquares, Quantiles, quantile
+from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
+from srquant.ranges import Extremes, LeastSquares, PiecewiseSearch, Quantiles, quantile
 from srquant.sorted_values import SortedValues, thin
 
 
@@ -111,3 +114,46 @@ def test_constant_tensors_have_bounds(value: float) -> None:
         bounds = rule(rows)
         levels = grid_levels(torch.cat((bounds["lower"], bounds["upper"])), (15,))
         assert float((levels - value).abs().min()) <= 1e-6
+
+
+def piecewise_error(x: torch.Tensor, bits: int, low: float, high: float, bend: float) -> float:
+    bounds = [torch.tensor(value) for value in (low, high, bend)]
+    quantizer = PiecewiseLinear(bits, *bounds, sides=find_sides(*bounds))
+    return float((quantizer(x).detach() - x).double().square().sum())
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "relu", "heavy relu", "negative"])
+def test_piecewise_search_finds_nearly_the_best_triple(kind: str, bits: int) -> None:
+    x = torch.randn(400)
+    x = {"normal": x, "heavy": x**3, "relu": x.relu(), "heavy relu": (x**3).relu(), "negative": -x.relu()}[kind]
+    search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
+    found = {name: float(value) for name, value in search(x[None]).items()}
+    error = piecewise_error(x, bits, found["lower"], found["upper"], found["breakpoint"])
+    low, high, reach = float(x.min()), float(x.max()), float(x.abs().max())
+    shares = [0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0]
+    bends = [reach * share / 20 for share in range(1, 21)]
+    slow = min(
+        piecewise_error(x, bits, low * a, high * b, bend)
+        for a in (shares if low < 0 else [1.0])
+        for b in (shares if high > 0 else [1.0])
+        for bend in bends
+    )
+    assert error <= 1.05 * slow
+    assert error < piecewise_error(x, bits, low, high, float(x.abs().quantile(0.99)))
+
+
+@pytest.mark.parametrize("form", ["distinct", "literal"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_candidate_levels_are_those_of_the_quantizers(bits: int, form: str) -> None:
+    low, high, bend = torch.randn(40).clamp(max=0.5) - 0.5, torch.rand(40), 2 * torch.rand(40) + 1e-3
+    low = torch.minimum(low, high - 0.01)
+    levels = candidate_levels(low, high, bend, bits=bits, form=form)
+    seen = set()
+    for row, bounds in zip(levels, zip(low, high, bend, strict=True), strict=True):
+        sides = find_sides(*bounds)
+        seen.add(sides)
+        expected = PiecewiseLinear(bits, *bounds, form=form, sides=sides).levels()
+        torch.testing.assert_close(row.unique(), expected.unique())
+        assert len(row) == 2**bits
+    assert seen == {"both", "upper", "lower", "none"}

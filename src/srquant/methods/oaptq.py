@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,9 +25,9 @@ from srquant.methods.base import Method
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import build_layers, finish, observe_ranges
 from srquant.model import Model
-from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, find_sides
+from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
-from srquant.ranges import Bounds, Extremes, quantile
+from srquant.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
 from srquant.surgery import swap
 
 
@@ -48,6 +49,9 @@ class PLQ(Method):
     """The breakpoint's percentile (algorithm 1)."""
     breakpoint: Literal["magnitude", "signed"] = "magnitude"
     """Percentile of |x|, or of x, as one line of algorithm 1 prints it."""
+    bounds: Literal["percentile", "least_squares"] = "percentile"
+    """How bounds are found: the extremes and a percentile, or searched by least squared error (ours, not the paper's;
+    see :class:`~srquant.ranges.PiecewiseSearch`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,12 +60,18 @@ class PLQ(Method):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        bounds = observe_ranges(plan, calibration, self, lambda bits: self.measure)
+        bounds = observe_ranges(plan, calibration, self, self.range)
         layers = build_layers(plan, bounds, self, self.activation_quantizer)
         return finish(model, plan, layers, self, calibration)
 
+    def range(self, bits: int) -> Range:
+        """The rule for lower and upper bound and breakpoint of a batch."""
+        if self.bounds == "least_squares":
+            return PiecewiseSearch(partial(candidate_levels, bits=bits, form=self.plq, reallocate=self.reallocate))
+        return self.measure
+
     def measure(self, rows: Tensor) -> Bounds:
-        """Lower and upper bound and breakpoint of a batch."""
+        """Extremes, and the percentile of the magnitude."""
         place = quantile(rows, self.share, magnitude=self.breakpoint == "magnitude")
         return {**Extremes()(rows), "breakpoint": place.abs()}
 
@@ -101,12 +111,17 @@ class OAPTQ(PLQ):
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
         spread = Spread()
-        bounds = observe_ranges(plan, calibration, self, lambda bits: self.measure, spread)
+        bounds = observe_ranges(plan, calibration, self, self.range, spread)
         layers = build_layers(plan, bounds, self, self.activation_quantizer)
         student = swap(plan.network, layers)
         loss = SensitivityLoss(sensitivities(spread.means(), self.sensitivity), self.reconstruction)
         curve = finetune(student, plan.network, calibration, self.stages(layers), loss, self.finetuning, state)
         return finish(model, plan, layers, self, calibration, curve)
+
+    def range(self, bits: int) -> Range:
+        if self.quantizer == "uniform" and self.bounds == "least_squares":
+            return LeastSquares(bits)
+        return super().range(bits)
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         if self.quantizer == "uniform":

@@ -12,6 +12,7 @@ from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
+from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform

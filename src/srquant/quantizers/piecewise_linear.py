@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
-from srquant.functional import Steps
+from srquant.functional import Steps, grid_levels
 from srquant.quantizers.base import NARROWEST, Quantizer, check_bits
 
 Form = Literal["distinct", "literal"]
@@ -71,16 +71,7 @@ class PiecewiseLinear(Quantizer):
         return {"bits": self.bits, "form": self.form, "sides": self.sides}
 
     def knots(self) -> Tensor:
-        low, high, dense = self.lower, self.upper, self.breakpoint
-        if self.sides == "none":
-            return torch.stack((low, high), -1)
-        if self.form == "literal" and self.bits == 2 and self.sides == "both":
-            low, high = (low - dense) / 2, (high + dense) / 2
-        if self.sides == "upper":
-            return torch.stack((low, dense, high), -1)
-        if self.sides == "lower":
-            return torch.stack((low, -dense, high), -1)
-        return torch.stack((torch.minimum(low, -dense), -dense, dense, torch.maximum(high, dense)), -1)
+        return _knots(self.lower, self.upper, self.breakpoint, self.bits, self.form, self.sides)
 
 
 def find_sides(lower: Tensor, upper: Tensor, breakpoint: Tensor) -> Sides:
@@ -102,3 +93,45 @@ def _steps(bits: int, form: Form, sides: Sides) -> Steps:
     if form == "literal":
         outliers = max(outliers - 1, 1)  # 1 at 2 bits: the level in the middle of the side
     return {"both": (outliers, dense, outliers), "upper": (dense, outliers), "lower": (outliers, dense)}[sides]
+
+
+def _knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides) -> Tensor:
+    if sides == "none":
+        return torch.stack((lower, upper), -1)
+    if form == "literal" and bits == 2 and sides == "both":
+        lower, upper = (lower - dense) / 2, (upper + dense) / 2
+    if sides == "upper":
+        return torch.stack((lower, dense, upper), -1)
+    if sides == "lower":
+        return torch.stack((lower, -dense, upper), -1)
+    return torch.stack((torch.minimum(lower, -dense), -dense, dense, torch.maximum(upper, dense)), -1)
+
+
+def candidate_levels(
+    lower: Tensor, upper: Tensor, breakpoint: Tensor, *, bits: int, form: Form, reallocate: bool = True
+) -> Tensor:
+    """Levels of many piecewise-linear quantizers at once, each with the sides that :func:`find_sides` gives it alone.
+
+    Args:
+        lower: Any shape; so ``upper`` and ``breakpoint``.
+        upper: See above.
+        breakpoint: See above.
+        bits: As of :class:`PiecewiseLinear`.
+        form: As of :class:`PiecewiseLinear`.
+        reallocate: Give the codes of an empty side away.
+
+    Returns:
+        ``(..., 2^bits)``, increasing; where there are fewer levels the largest is repeated.
+    """
+    above, below = upper > breakpoint, lower < -breakpoint
+    cases: dict[Sides, Tensor] = {"upper": above & ~below, "lower": below & ~above, "none": ~above & ~below}
+    levels = _levels(lower, upper, breakpoint, bits, form, "both")
+    for sides, case in cases.items() if reallocate else ():
+        levels = torch.where(case[..., None], _levels(lower, upper, breakpoint, bits, form, sides), levels)
+    return levels
+
+
+def _levels(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides) -> Tensor:
+    levels = grid_levels(_knots(lower, upper, dense, bits, form, sides), _steps(bits, form, sides))
+    missing = (1 << bits) - levels.shape[-1]
+    return torch.cat((levels, levels[..., -1:].expand(*levels.shape[:-1], missing)), -1)
