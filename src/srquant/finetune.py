@@ -6,6 +6,7 @@ order. A method says what is learned in which epoch (stages) and how outputs are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -186,7 +187,20 @@ class _Run:
         device = next(teacher.parameters()).device
         half = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
-        self.identity = json.dumps([to_json(settings), patches.describe(), sorted(self.mover.parameters)])
+        self.identity = self._identify()
+
+    def _identify(self) -> str:
+        """A digest of all that decides the run."""
+        stages = [
+            [stage.name, [[list(group.parameters), group.relative, group.factor] for group in stage.groups]]
+            for stage in self.stages
+        ]
+        quantizers = [[quantizer.name, quantizer.arguments()] for quantizer in self.quantizers]
+        content = [to_json(self.settings), self.patches.describe(), stages, repr(self.loss), quantizers]
+        digest = hashlib.sha256(json.dumps(content).encode())
+        for value in self.teacher.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def learn(self) -> dict[str, float]:
         """Take one step; give the parts of the loss before it."""

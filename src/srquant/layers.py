@@ -122,6 +122,11 @@ class QuantLayer(nn.Module):
         self.bias: nn.Parameter | None
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
+    def quantizers(self) -> dict[str, Quantizer]:
+        """Its two quantizers, by side: ``left`` and ``right``."""
+        right = self.right if isinstance(self.right, Quantizer) else self.right.quantizer
+        return {"left": self.left, "right": right}
+
     @property
     def weight(self) -> Tensor:
         """The weight as it multiplies; some networks look at their layers' weights."""

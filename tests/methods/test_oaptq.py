@@ -298,8 +298,20 @@ def test_a_state_of_another_run_is_refused(tiny: Model, patches: Calibration, tm
     monkeypatch.setattr(finetuning, "_SAVE_EVERY", 1)
     state = tmp_path / "run.state"
     OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
+    others = (
+        OAPTQ(bits=4, finetuning=replace(SHORT, rate=0.5)),
+        OAPTQ(bits=3, finetuning=SHORT),
+        OAPTQ(bits=4, finetuning=SHORT, sensitivity="uniform"),
+        OAPTQ(bits=4, finetuning=SHORT, learning="absolute"),
+        OAPTQ(bits=4, finetuning=SHORT, edges="none"),
+    )
+    for other in others:
+        with pytest.raises(FinetuningError, match="unfinished run of another configuration"):
+            other.quantize(tiny, patches, state)
+    with torch.no_grad():
+        tiny.network.get_submodule("tail.1").weight[0, 0, 0, 0] += 1e-3
     with pytest.raises(FinetuningError, match="unfinished run of another configuration"):
-        OAPTQ(bits=4, finetuning=replace(SHORT, rate=0.5)).quantize(tiny, patches, state)
+        OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
 
 
 def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(

@@ -8,6 +8,7 @@ from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
 from srquant.methods.oaptq import PLQ as PLQ
 from srquant.methods.percentile import Percentile as Percentile
+from srquant.methods.recipe import SRQuant as SRQuant
 from srquant.plugins import plugin, plugins
 
 

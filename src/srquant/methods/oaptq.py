@@ -132,14 +132,12 @@ class OAPTQ(PLQ):
         """u_w; l and u; bp: those that there are, in this order."""
         kinds: dict[str, dict[str, nn.Parameter]] = {"weights": {}, "ranges": {}, "breakpoints": {}}
         for layer_name, layer in layers.items():
-            for side in ("left", "right"):
-                part = getattr(layer, side)
-                quantizer = part.quantizer if isinstance(part, LearnableWeight) else part
+            for side, quantizer in layer.quantizers().items():
                 for name, bound in quantizer.named_parameters():
                     kind = "breakpoints" if name == "breakpoint" else "ranges"
                     if kind == "breakpoints" and getattr(quantizer, "sides", "") == "none":
                         continue
-                    kind = "weights" if isinstance(part, LearnableWeight) else kind
+                    kind = "weights" if side == "right" and isinstance(layer.right, LearnableWeight) else kind
                     kinds[kind][f"{layer_name}.{side}.{name}"] = bound
         relative = self.learning == "relative"
         return tuple(Stage(name, (Group(bounds, relative),)) for name, bounds in kinds.items() if bounds)

@@ -1,0 +1,124 @@
+"""Our own recipe: everything that helped, in one configuration for all networks and bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srquant.bridges import vector_norm
+from srquant.errors import ArgumentError
+from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
+from srquant.images.calibration import Calibration
+from srquant.layers import LearnableWeight, QuantLayer
+from srquant.methods.base import Method, WeightSettings
+from srquant.methods.plan import make_plan
+from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.model import Model
+from srquant.quantizers import PiecewiseLinear, Quantizer, candidate_levels, find_sides
+from srquant.ranges import PiecewiseSearch
+from srquant.surgery import swap
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRQuant(Method):
+    """Piecewise-linear activations searched by least squares, weights searched per channel, then bounds, weights and
+    biases learned together from the float network.
+
+    Differs from OAPTQ: the breakpoint and range are searched, weights have a bound for each channel, everything is
+    learned at once instead of in turns, weights move (so that rounding is learned), the rate falls as a cosine, and the
+    features that are compared are the network's own taps.
+    """
+
+    name = "srquant"
+
+    weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
+    bound_rate: float = 1.0
+    """Factor on the rate of bounds, whose steps are relative."""
+    weight_rate: float = 0.3
+    """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
+    bias_rate: float = 0.3
+    """Factor on the rate of biases, in units of the standard deviation of the layer's output; 0 leaves them."""
+    features: float = 0.2
+    """Weight of the distance of normalised features, the mean over the network's taps."""
+    finetuning: LearningSettings = field(
+        default_factory=lambda: LearningSettings(epochs=10, batch=2, rate=2e-3, schedule="cosine")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.bound_rate, self.weight_rate, self.bias_rate, self.features) < 0:
+            raise ArgumentError("bound_rate, weight_rate, bias_rate and features must be at least 0")
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self)
+        scales = OutputScale()
+        bounds = observe_ranges(plan, calibration, self, _range, scales)
+        layers = build_layers(plan, bounds, self, _activation)
+        student = swap(plan.network, layers)
+        loss = OutputAndFeatures(plan.network.taps, self.features)
+        stage = Stage("all", tuple(self._groups(layers, scales)))
+        curve = finetune(student, plan.network, calibration, (stage,), loss, self.finetuning, state)
+        return finish(model, plan, layers, self, calibration, curve)
+
+    def _groups(self, layers: Mapping[str, QuantLayer], scales: OutputScale) -> Iterator[Group]:
+        """All bounds; the weights and the bias of each layer, whose steps are in units of their own size."""
+        bounds: dict[str, nn.Parameter] = {}
+        for name, layer in layers.items():
+            for side, quantizer in layer.quantizers().items():
+                bounds |= {f"{name}.{side}.{bound}": value for bound, value in quantizer.named_parameters()}
+            if isinstance(layer.right, LearnableWeight) and self.weight_rate:
+                weight = layer.right.weight
+                size = float(weight.detach().abs().mean())
+                yield Group({f"{name}.right.weight": weight}, factor=self.weight_rate * size)
+            if layer.bias is not None and self.bias_rate:
+                yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * scales.of(name))
+        if self.bound_rate:
+            yield Group(bounds, relative=True, factor=self.bound_rate)
+
+
+def _range(bits: int) -> PiecewiseSearch:
+    return PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
+
+
+def _activation(bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+    sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"])
+    return PiecewiseLinear(bits, bounds["lower"], bounds["upper"], bounds["breakpoint"], sides=sides)
+
+
+class OutputScale:
+    """Root mean square of each layer's output over the calibration patches."""
+
+    def __init__(self) -> None:
+        self._squares: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, name: str, output: Tensor) -> None:
+        square = float(vector_norm(output, tuple(range(output.ndim))).square())
+        self._squares[name] = self._squares.get(name, 0.0) + square
+        self._counts[name] = self._counts.get(name, 0) + output.numel()
+
+    def of(self, name: str) -> float:
+        """Of one layer."""
+        return math.sqrt(self._squares[name] / self._counts[name])
+
+
+@dataclass(frozen=True)
+class OutputAndFeatures:
+    """``mean |I − Î| + w · mean over taps of ‖F/‖F‖₂ − F̂/‖F̂‖₂‖₂``, images in [0, 1]."""
+
+    taps: Sequence[str]
+    features: float
+    parts: Sequence[str] = ("output", "features")
+
+    def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        output = F.l1_loss(student.images, teacher.images)
+        distances = [normalised_distance(student.features[tap], teacher.features[tap]).mean() for tap in self.taps]
+        features = torch.stack(distances).mean() if distances else torch.zeros_like(output)
+        return {"output": output, "features": self.features * features}
