@@ -1,0 +1,117 @@
+"""Our own recipe: what it learns and how."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from srquant.errors import ArgumentError
+from srquant.finetune import LearningSettings, Outputs
+from srquant.images import Calibration
+from srquant.layers import CodedWeight
+from srquant.methods import PLQ
+from srquant.methods.base import WeightSettings
+from srquant.methods.recipe import OutputAndFeatures, OutputScale, SRQuant
+from srquant.model import Model
+from srquant.networks.edsr import EDSR, EDSRConfig
+from srquant.surgery import quant_layers
+
+SHORT = LearningSettings(epochs=3, rate=2e-3, schedule="cosine")
+
+
+@pytest.fixture
+def tiny() -> Model:
+    torch.manual_seed(3)
+    return Model(EDSR(EDSRConfig(scale=2, channels=8, blocks=2)).eval().requires_grad_(False), "tiny")
+
+
+@pytest.fixture
+def patches(low_images: Path) -> Calibration:
+    return Calibration.from_low_resolution(low_images, count=5, size=16)
+
+
+def state(model: Model) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, layer in quant_layers(model.network).items():
+        found[f"{name}.bias"] = layer.bias.detach().clone()
+        assert isinstance(layer.right, CodedWeight)
+        found[f"{name}.codes"] = layer.right.get_buffer("codes").clone()
+        for side, quantizer in layer.quantizers().items():
+            found |= {f"{name}.{side}.{key}": value.detach().clone() for key, value in quantizer.named_parameters()}
+    return found
+
+
+def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model, patches: Calibration) -> None:
+    nothing = SRQuant(bits=3, bound_rate=0, weight_rate=0, bias_rate=1e-12, finetuning=replace(SHORT, epochs=1))
+    weights = WeightSettings(range="least_squares", per_channel=True)
+    expected = state(PLQ(bits=3, bounds="least_squares", weights=weights).quantize(tiny, patches))
+    model = nothing.quantize(tiny, patches)
+    idle = {name for name, layer in quant_layers(model.network).items() if layer.left.sides == "none"}
+    for name, value in state(model).items():
+        if name.removesuffix(".left.breakpoint") not in idle:
+            torch.testing.assert_close(value, expected[name], msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rates", "moving"),
+    [
+        ((1.0, 0.0, 0.0), ("lower", "upper", "breakpoint", "bound")),
+        ((0.0, 3.0, 0.0), ("codes",)),
+        ((0.0, 0.0, 1.0), ("bias",)),
+    ],
+)
+def test_each_rate_moves_its_own(tiny: Model, patches: Calibration, rates: tuple, moving: tuple[str, ...]) -> None:
+    names = ("bound_rate", "weight_rate", "bias_rate")
+    still = dict.fromkeys(names, 0.0) | {"bias_rate": 1e-12}
+    one = replace(SHORT, epochs=1)
+    before = state(SRQuant(bits=3, finetuning=one, **still).quantize(tiny, patches))
+    chosen = dict(zip(names, rates, strict=True))
+    after = state(SRQuant(bits=3, finetuning=replace(SHORT, rate=0.05), **chosen).quantize(tiny, patches))
+    # A weight whose bound moves gets other codes too.
+    allowed = (*moving, "codes") if "bound" in moving else moving
+    for name, value in after.items():
+        assert torch.allclose(value.float(), before[name].float()) or name.endswith(allowed), name
+    for kind in moving:
+        assert any(not torch.equal(after[name], before[name]) for name in after if name.endswith(kind)), kind
+
+
+def test_it_comes_closer_to_the_teacher_than_oaptqs_start(tiny: Model, patches: Calibration) -> None:
+    images = patches.batch(range(5))
+    expected = tiny(images)
+
+    def error(method: PLQ | SRQuant) -> float:
+        return float((method.quantize(tiny, patches)(images) - expected).abs().mean())
+
+    searched = PLQ(bits=3, bounds="least_squares", weights=WeightSettings(range="least_squares", per_channel=True))
+    assert error(searched) < error(PLQ(bits=3))
+    assert error(SRQuant(bits=3, finetuning=replace(SHORT, epochs=30, rate=5e-3))) < 0.9 * error(searched)
+
+
+def test_the_scale_of_outputs() -> None:
+    scale = OutputScale()
+    outputs = torch.randn(7, 3, 4, 5)
+    scale("a", outputs[:4])
+    scale("a", outputs[4:])
+    assert scale.of("a") == pytest.approx(float(outputs.square().mean().sqrt()), rel=1e-5)
+
+
+def test_the_loss_by_hand_and_without_taps() -> None:
+    student, teacher = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    features = [torch.randn(2, 5, 4, 4) for _ in range(2)]
+    loss = OutputAndFeatures(("x",), 0.5)
+    parts = loss(Outputs(student, {"x": features[0]}), Outputs(teacher, {"x": features[1]}))
+    unit = [f / f.flatten(1).norm(dim=1).view(2, 1, 1, 1) for f in features]
+    distance = (unit[0] - unit[1]).flatten(1).norm(dim=1).mean()
+    torch.testing.assert_close(parts["output"], (student - teacher).abs().mean())
+    torch.testing.assert_close(parts["features"], 0.5 * distance)
+    alone = OutputAndFeatures((), 0.5)(Outputs(student, {}), Outputs(teacher, {}))
+    assert float(alone["features"]) == 0
+
+
+def test_bad_rates() -> None:
+    with pytest.raises(ArgumentError, match="must be at least 0"):
+        SRQuant(weight_rate=-1)
