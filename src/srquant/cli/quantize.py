@@ -13,7 +13,7 @@ from srquant.cli.options import Device, Edges, HighFolder, LowFolder, ValueRange
 def quantize(
     network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
-    method: Annotated[str, typer.Option(help="minmax, percentile, mse, plq; oaptq and srquant learn, in minutes.")] = "plq",
+    method: Annotated[str, typer.Option(help="minmax, percentile, mse, plq; oaptq, srquant (these learn).")] = "plq",
     bits: Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")] = 4,
     weight_bits: Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")] = None,
     edges: Annotated[
