@@ -41,11 +41,11 @@ class SRQuant(Method):
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
     bound_rate: float = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
-    weight_rate: float = 0.3
+    weight_rate: float = 3.0
     """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
     bias_rate: float = 0.3
     """Factor on the rate of biases, in units of the standard deviation of the layer's output; 0 leaves them."""
-    features: float = 0.2
+    features: float = 0.02
     """Weight of the distance of normalised features, the mean over the network's taps."""
     finetuning: LearningSettings = field(
         default_factory=lambda: LearningSettings(epochs=10, batch=2, rate=2e-3, schedule="cosine")
