@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import safetensors.torch
 import torch
@@ -37,6 +37,12 @@ def planes(pixels: NDArray[Any]) -> Tensor:
 def channels_last(network: N) -> N:
     """The network, its convolution weights channels last in memory: several times faster on CPUs."""
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+
+
+def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> torch.autocast:
+    """Forward passes in a precision; auto is bf16 on a GPU and float32 elsewhere."""
+    half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def modules_of(network: nn.Module) -> dict[str, nn.Module]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srquant.bridges import modules_of, vector_norm
+from srquant.bridges import autocast, modules_of, vector_norm
 from srquant.errors import ArgumentError, FinetuningError
 from srquant.files import replacing
 from srquant.images.calibration import Calibration
@@ -184,9 +184,7 @@ class _Run:
         self.epochs: list[Epoch] = []
         self.quantizers = [module for module in modules_of(student).values() if isinstance(module, Quantizer)]
         self.mover = _Mover(stages, settings)
-        device = next(teacher.parameters()).device
-        half = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self.autocast = autocast(next(teacher.parameters()).device, settings.precision)
         self.identity = self._identify()
 
     def _identify(self) -> str:

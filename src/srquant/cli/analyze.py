@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srquant.cli.options import Device, HighFolder, LowFolder, ValueRange, open_calibration
+from srquant.cli.options import (
+    Bits,
+    Device,
+    HighFolder,
+    LowFolder,
+    Network,
+    Patches,
+    Seed,
+    ValueRange,
+    open_calibration,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +26,6 @@ if TYPE_CHECKING:
 
     from srquant.images import Pair
 
-Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
 Data = Annotated[Path, typer.Option(help="A pair folder (HR, LR), or a folder of HR images.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The picture, .png; numbers go beside it as .csv.")]
 Image = Annotated[str | None, typer.Option(help="File name of the picture to show; the first if not given.")]
@@ -68,7 +77,7 @@ def distributions(
     calibration_hr: HighFolder = None,
     patches: Annotated[int, typer.Option(help="Samples.")] = 8,
     layer: Annotated[list[str] | None, typer.Option(help="Name pattern of layers; several. All if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides which patches are drawn.")] = 0,
+    seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
 ) -> None:
@@ -99,11 +108,11 @@ def sensitivity(
     calibration: LowFolder = None,
     calibration_hr: HighFolder = None,
     method: Annotated[str, typer.Option(help="How a layer is quantized.")] = "minmax",
-    bits: Annotated[int, typer.Option(help="Of weights and activations, 2 to 8.")] = 4,
+    bits: Bits = 4,
     images: Annotated[int, typer.Option(help="Score on the first so many images.")] = 10,
     ordered: Annotated[bool, typer.Option("--sorted", help="The layer that costs most first.")] = False,
-    patches: Annotated[int, typer.Option(help="Calibration patches.")] = 100,
-    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    patches: Patches = 100,
+    seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
 ) -> None:

@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srquant.cli.options import Device, Edges, HighFolder, LowFolder, ValueRange, open_calibration
+from srquant.cli.options import (
+    Bits,
+    Device,
+    EdgeOption,
+    Edges,
+    HighFolder,
+    LowFolder,
+    Network,
+    Patches,
+    Seed,
+    ValueRange,
+    WeightBits,
+    open_calibration,
+)
 
 if TYPE_CHECKING:
     from srquant.methods import Method
 
 bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
 
-Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
 Data = Annotated[list[Path], typer.Option(help="Pair folder (HR, LR), or a parent of several; several.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The table, .json, written after every row; Markdown goes beside it.")
 ]
-Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
-WeightBits = Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")]
-EdgeOption = Annotated[
-    Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
-]
-Patches = Annotated[int, typer.Option(help="Calibration patches.")]
-Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
 
 
 @bench.command("oaptq-ablation")

@@ -20,6 +20,14 @@ class Edges(StrEnum):
     none = "none"
 
 
+Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
+Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
+WeightBits = Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")]
+EdgeOption = Annotated[
+    Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
+]
+Patches = Annotated[int, typer.Option(help="Calibration patches.")]
+Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")
 ]

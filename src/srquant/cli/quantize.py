@@ -7,22 +7,32 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device, Edges, HighFolder, LowFolder, ValueRange, open_calibration
+from srquant.cli.options import (
+    Bits,
+    Device,
+    EdgeOption,
+    Edges,
+    HighFolder,
+    LowFolder,
+    Network,
+    Patches,
+    Seed,
+    ValueRange,
+    WeightBits,
+    open_calibration,
+)
 
 
 def quantize(
-    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")],
+    network: Network,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
     method: Annotated[str, typer.Option(help="minmax, percentile, mse, plq; oaptq, srquant (these learn).")] = "plq",
-    bits: Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")] = 4,
-    weight_bits: Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")] = None,
-    edges: Annotated[
-        Edges,
-        typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
-    ] = Edges.eight_bit,
+    bits: Bits = 4,
+    weight_bits: WeightBits = None,
+    edges: EdgeOption = Edges.eight_bit,
     calibration: LowFolder = None,
     calibration_hr: HighFolder = None,
-    patches: Annotated[int, typer.Option(help="Calibration patches.")] = 100,
+    patches: Patches = 100,
     patch_size: Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")] = 96,
     layer: Annotated[
         list[str] | None,
@@ -33,7 +43,7 @@ def quantize(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other field of the method: weights.per_channel=true …")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
 ) -> None:

@@ -44,7 +44,7 @@ class SRQuant(Method):
     weight_rate: float = 3.0
     """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
     bias_rate: float = 0.3
-    """Factor on the rate of biases, in units of the standard deviation of the layer's output; 0 leaves them."""
+    """Factor on the rate of biases, in units of the root mean square of the layer's output; 0 leaves them."""
     features: float = 0.02
     """Weight of the distance of normalised features, the mean over the network's taps."""
     finetuning: LearningSettings = field(

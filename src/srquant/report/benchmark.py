@@ -135,9 +135,8 @@ def run_benchmark(
             if row is None:
                 row = _measure(name, method, settings, model, calibration, folders, output.with_suffix(".state"))
             rows.append(row)
-            result = Benchmark(model.source, calibration.describe(), tuple(rows))
-            kept = [old for old in done if old.name not in {new.name for new in rows}]
-            _write(output, Benchmark(result.network, result.calibration, (*rows, *kept)))
+            others = [old for old in done if old.name not in {new.name for new in rows}]
+            _write(output, Benchmark(model.source, calibration.describe(), (*rows, *others)))
             first = next(iter(row.scores))
             shown.note(f"{name}: {row.scores[first]['psnr']:.2f} dB on {first}, {row.seconds:.0f} s")
             shown.advance()

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from srquant.bridges import as_tensor, channels_last
+from srquant.bridges import as_tensor, autocast, channels_last
 from srquant.errors import ArgumentError, TrainingError
 from srquant.files import replacing, require_writable
 from srquant.metrics import psnr
@@ -137,8 +137,7 @@ class _Run:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         """Sum over the steps since the last row of the curve."""
         self.started = time.monotonic()
-        half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
+        self.autocast = autocast(device, config.precision)
         self.identity = to_json(config) | {"network": network.name, "hyper": to_json(network.config)}
         require_writable(path)
 
