@@ -10,9 +10,25 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 LADDER, FLAT = "each uses those named before it", "strangers to each other"
-MORE_TOOLS = ("progress", "settings", "sorted_values")
+FIRST_TOOLS = ("errors", "bridges", "files", "kernels", "compiled", "functional", "memory", "packing")
+MORE_TOOLS = ("plugins", "processes", "progress", "settings", "sorted_values")
 FLOORS = (
-    (LADDER, ("errors", "bridges", "files", "functional", "memory", "packing", "plugins", "processes", *MORE_TOOLS)),
+    (
+        LADDER,
+        (
+            "errors",
+            "bridges",
+            "files",
+            "kernels",
+            "compiled",
+            "functional",
+            "memory",
+            "packing",
+            "plugins",
+            "processes",
+            *MORE_TOOLS,
+        ),
+    ),
     (FLAT, ("quantizers", "ranges", "networks", "images", "metrics")),
     (LADDER, ("layers", "surgery", "finetune", "storage", "model")),
     (FLAT, ("methods", "training", "evaluation", "upscaling")),

@@ -17,9 +17,11 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srquant.bridges import autocast, modules_of, vector_norm
+from srquant.compiled import compiled, flat_array, memory_order
 from srquant.errors import ArgumentError, FinetuningError
 from srquant.files import replacing
 from srquant.images.calibration import Calibration
@@ -366,20 +368,45 @@ class _NormalisedDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        axes = tuple(range(1, student.ndim))
-        length = vector_norm(student, axes, keepdim=True)
-        other = vector_norm(teacher, axes, keepdim=True)
-        residual = student.float() / length.clamp(min=_TINY)
-        residual.addcmul_(teacher.float(), 1 / other.clamp(min=_TINY), value=-1)
-        distance = vector_norm(residual, axes, keepdim=True)
-        ctx.save_for_backward(student, residual, length, distance)
-        return distance.flatten()
+        fast = _compiled(student, teacher)
+        if fast is None:
+            axes = tuple(range(1, student.ndim))
+            length, other = (vector_norm(tensor, axes) for tensor in (student, teacher))
+            residual = student.float() / _along(length.clamp(min=_TINY), student)
+            residual.addcmul_(teacher.float(), _along(1 / other.clamp(min=_TINY), teacher), value=-1)
+            distance = vector_norm(residual, axes)
+        else:
+            rows = [fast.lengths_and_distance(*pair) for pair in zip(*_rows(student, teacher), strict=True)]
+            length, other, distance = torch.tensor(rows, dtype=torch.float32).unbind(1)
+        ctx.save_for_backward(student, teacher, length, other, distance)
+        return distance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        student, residual, length, distance = ctx.saved_tensors
-        factor = gradient.view_as(distance) / (distance * length).clamp(min=_TINY)
+        student, teacher, length, other, distance = ctx.saved_tensors
+        factor = gradient / (distance * length).clamp(min=_TINY)
         factor = torch.where(distance > 0, factor, 0)
-        result = residual * factor
-        result.addcmul_(student.float(), factor * distance.square() / (2 * length.clamp(min=_TINY)), value=-1)
-        return result.to(student.dtype), None
+        own = factor * (1 - distance.square() / 2) / length.clamp(min=_TINY)
+        others = -factor / other.clamp(min=_TINY)
+        fast = _compiled(student, teacher)
+        if fast is None:
+            result = student.float() * _along(own, student)
+            return result.addcmul_(teacher.float(), _along(others, teacher)).to(student.dtype), None
+        result = torch.empty_like(student)
+        for *row, a, b in zip(*_rows(student, teacher, result), own.tolist(), others.tolist(), strict=True):
+            fast.combine(*row, a, b)
+        return result, None
+
+
+def _compiled(student: Tensor, teacher: Tensor) -> Any:
+    together = student.dtype == teacher.dtype and memory_order(student)[:1] == [0]
+    return compiled(student) if together else None
+
+
+def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:
+    """The values of each sample, a row each, in the order in which the first tensor has them in memory."""
+    return [flat_array(tensor, first).reshape(len(first), -1) for tensor in (first, *others)]
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *([1] * (like.ndim - 1)))

@@ -11,11 +11,16 @@ Knots of shape ``(m + 1,)`` serve a whole tensor; of shape ``(c, m + 1)``, each 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from srquant.compiled import compiled, flat_array, memory_order
 
 Steps = tuple[int, ...]
 
@@ -102,6 +107,10 @@ class _Grid:
         self.above = steps[-1]
         self.falling = len(steps) > 2
 
+    def numbers(self) -> NDArray[np.float32]:
+        """Origin, size and bends of a grid for a whole tensor, as compiled code takes them."""
+        return torch.stack((self.origin, self.size, *self.bends)).float().numpy()
+
     def position(self, x: Tensor) -> Tensor:
         """Where values lie, in steps; a new tensor."""
         t = x.sub(self.origin) if x.dtype == self.origin.dtype else x.to(self.origin.dtype).sub_(self.origin)
@@ -152,6 +161,11 @@ class _Quantize(torch.autograd.Function):
         ctx.save_for_backward(x, knots)
         ctx.steps = steps
         grid = _Grid(x, knots, steps)
+        if (fast := _compiled(x, knots, steps)) is not None:
+            result = torch.empty_like(x)
+            given, made = (flat_array(tensor, x) for tensor in (x, result))
+            fast.staircase(given, made, grid.numbers(), steps)
+            return result
         if x.numel() < _LARGE or x.device.type != "cpu" or knots.ndim == 2:
             return grid.expand(grid.round(x)).to(x.dtype)
         return _piecewise(x, grid)
@@ -160,6 +174,14 @@ class _Quantize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         given, knots = ctx.saved_tensors
         steps: Steps = ctx.steps
+        if (fast := _compiled(given, knots, steps)) is not None:
+            to_x = torch.empty_like(given)
+            flat = (flat_array(tensor, given) for tensor in (given, gradient.to(given.dtype), to_x))
+            grid = _Grid(given, knots, steps)
+            sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps)
+            below, above, *beyond = torch.from_numpy(sums).to(knots.dtype)
+            to_knots = _to_knots(knots, steps, [*beyond[: len(steps)], 0], below, above)
+            return to_x, to_knots, None
         x, slope = (t.to(_computing(given.dtype)) for t in (given, gradient))
         edges = [knots[..., i].detach() for i in range(knots.shape[-1])]
         if not ctx.needs_input_grad[1]:
@@ -171,14 +193,25 @@ class _Quantize(torch.autograd.Function):
         dims = tuple(range(1, x.ndim)) if knots.ndim == 2 else tuple(range(x.ndim))
         error = _Grid(x, knots, steps).error(x).mul_(slope)
         beyond = [error.sum(dims), *(_above(error, x, edge).sum(dims) for edge in edges[1:-1]), 0]
-        to_knots = torch.zeros_like(knots)
-        for i, count in enumerate(steps):
-            share = (beyond[i] - beyond[i + 1]) / count
-            to_knots[..., i + 1] += share
-            to_knots[..., i] -= share
-        to_knots[..., -1] += above.sum(dims)
-        to_knots[..., 0] += below.sum(dims)
-        return to_x, to_knots, None
+        return to_x, _to_knots(knots, steps, beyond, below.sum(dims), above.sum(dims)), None
+
+
+def _to_knots(knots: Tensor, steps: Steps, beyond: Sequence[Tensor | int], below: Tensor, above: Tensor) -> Tensor:
+    """∂L/∂knots from the sums of ∂L/∂x̂ outside the grid and of (q − p)·∂L/∂x̂ beyond each knot but the last."""
+    result = torch.zeros_like(knots)
+    for i, count in enumerate(steps):
+        share = (beyond[i] - beyond[i + 1]) / count
+        result[..., i + 1] += share
+        result[..., i] -= share
+    result[..., -1] += above
+    result[..., 0] += below
+    return result
+
+
+def _compiled(x: Tensor, knots: Tensor, steps: Steps) -> Any:
+    """The compiled form, where there is one for such tensors."""
+    fits = knots.device.type == "cpu" and knots.dtype == torch.float32 and knots.ndim == 1 and len(steps) <= 3
+    return compiled(x) if fits else None
 
 
 def _above(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
@@ -216,7 +249,7 @@ def _piecewise(x: Tensor, grid: _Grid) -> Tensor:
     """Move a large tensor to the grid piece by piece, so that all passes over a piece stay in the cache."""
     result = torch.empty_like(x)
     # Both in the order of memory, which they share.
-    order = sorted(range(x.ndim), key=lambda axis: (int(x.stride(axis)), x.shape[axis]), reverse=True)
+    order = memory_order(x)
     given, made = x.permute(order).reshape(-1), result.permute(order)
     if not made.is_contiguous():
         return grid.expand(grid.round(x)).to(x.dtype)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +18,7 @@ from srquant.cli.options import (
     LowFolder,
     Network,
     Patches,
+    PatchSize,
     Seed,
     ValueRange,
     WeightBits,
@@ -24,6 +26,7 @@ from srquant.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from srquant.images import Calibration
     from srquant.methods import Method
 
 bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
@@ -45,6 +48,10 @@ def oaptq_ablation(
     weight_bits: WeightBits = None,
     edges: EdgeOption = Edges.eight_bit,
     patches: Patches = 100,
+    patch_size: PatchSize = 96,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another field of oaptq, in all rows: finetuning.precision=bf16 …")
+    ] = None,
     seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
@@ -56,11 +63,15 @@ def oaptq_ablation(
     Example:
     [bold]srquant bench oaptq-ablation edsr_x4.pth --calibration lr/ --data Set5/x4 --data Set14/x4 -o table.json[/bold]
     """
+    from srquant import configure
+    from srquant.methods import OAPTQ
     from srquant.report.benchmark import ABLATION_OF_THE_PAPER, ablation
 
-    rows = ablation(bits, weight_bits=weight_bits, edges=edges.value)
+    method = configure("oaptq", bits, weight_bits=weight_bits, edges=edges.value, settings=set_ or ())
+    rows = ablation(cast(OAPTQ, method))
     published = ABLATION_OF_THE_PAPER if bits == 4 and weight_bits in (None, 4) else None
-    _run(network, data, output, (calibration, calibration_hr, patches, seed), rows, value_range, device, published)
+    images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
+    _run(network, data, output, images, rows, value_range, device, published)
 
 
 @bench.command()
@@ -78,6 +89,7 @@ def methods(
     weight_bits: WeightBits = None,
     edges: EdgeOption = Edges.eight_bit,
     patches: Patches = 100,
+    patch_size: PatchSize = 96,
     seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
@@ -94,14 +106,15 @@ def methods(
         name, _, fields = text.partition(":")
         settings = [field for field in fields.split(",") if field]
         rows[text] = configure(name, bits, weight_bits=weight_bits, edges=edges.value, settings=settings)
-    _run(network, data, output, (calibration, calibration_hr, patches, seed), rows, value_range, device, None)
+    images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
+    _run(network, data, output, images, rows, value_range, device, None)
 
 
 def _run(
     network: Path,
     data: list[Path],
     output: Path,
-    drawn: tuple[Path | None, Path | None, int, int],
+    images: Callable[[int], Calibration],
     rows: Mapping[str, Method],
     value_range: float | None,
     device: str,
@@ -118,11 +131,8 @@ def _run(
         raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")
     require_writable(output)
     model = load(network, value_range=value_range).to(pick_device(device))
-    low, high, count, seed = drawn
     folders = [folder for path in data for folder in find_pairs(path, model.scale)]
-    table = run_benchmark(
-        model, open_calibration(low, high, model.scale, count=count, seed=seed), folders, rows, output
-    )
+    table = run_benchmark(model, images(model.scale), folders, rows, output)
     text = table.markdown(published)
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(text)

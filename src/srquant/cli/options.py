@@ -27,6 +27,7 @@ EdgeOption = Annotated[
     Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
 ]
 Patches = Annotated[int, typer.Option(help="Calibration patches.")]
+PatchSize = Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")]
 Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")

@@ -16,6 +16,7 @@ from srquant.cli.options import (
     LowFolder,
     Network,
     Patches,
+    PatchSize,
     Seed,
     ValueRange,
     WeightBits,
@@ -33,7 +34,7 @@ def quantize(
     calibration: LowFolder = None,
     calibration_hr: HighFolder = None,
     patches: Patches = 100,
-    patch_size: Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")] = 96,
+    patch_size: PatchSize = 96,
     layer: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,16 +95,21 @@ class Benchmark:
         return f"{self.network}; {self.calibration}; last iterate, no ensemble\n\n{table}\n"
 
 
-def ablation(bits: int, *, weight_bits: int | None = None, edges: str = "8bit") -> dict[str, Method]:
-    """The rows of OAPTQ table 4: piecewise-linear quantizer off and on × no, vanilla, sensitivity-aware finetuning."""
-    common: dict[str, Any] = {"bits": bits, "weight_bits": weight_bits, "edges": edges}
+def ablation(method: OAPTQ) -> dict[str, Method]:
+    """The rows of OAPTQ table 4: piecewise-linear quantizer off and on × no, vanilla, sensitivity-aware finetuning.
+
+    Args:
+        method: The last row; the others differ from it in what they leave out.
+    """
+    common: dict[str, Any] = {field.name: getattr(method, field.name) for field in fields(Method)}
+    untrained = {field.name: getattr(method, field.name) for field in fields(PLQ)}
     return {
         "MinMax": MinMax(**common),
-        "VFT": OAPTQ(quantizer="uniform", sensitivity="uniform", **common),
-        "SAFT": OAPTQ(quantizer="uniform", **common),
-        "PLQ": PLQ(**common),
-        "PLQ+VFT": OAPTQ(sensitivity="uniform", **common),
-        "PLQ+SAFT": OAPTQ(**common),
+        "VFT": replace(method, quantizer="uniform", sensitivity="uniform"),
+        "SAFT": replace(method, quantizer="uniform"),
+        "PLQ": PLQ(**untrained),
+        "PLQ+VFT": replace(method, sensitivity="uniform"),
+        "PLQ+SAFT": method,
     }
 
 

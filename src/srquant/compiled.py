@@ -1,0 +1,47 @@
+"""Where compiled code takes over from tensor operations, and how tensors are handed to it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_WORTH_IT = 1 << 12
+"""Values."""
+
+
+def compiled(x: Tensor) -> Any:
+    """:mod:`srquant.kernels`, or None: where Numba is not installed, or for tensors that the kernels do not take.
+
+    They take float32 and bfloat16 tensors of the CPU that fill a stretch of memory without gaps.
+    """
+    fits = x.device.type == "cpu" and x.numel() >= _WORTH_IT and x.dtype in (torch.float32, torch.bfloat16)
+    return _kernels() if fits and x.permute(memory_order(x)).is_contiguous() else None
+
+
+@cache
+def _kernels() -> Any:
+    try:
+        from srquant import kernels
+    except (ImportError, RuntimeError):  # Numba is an extra; and it finds no folder to keep what it compiles
+        return None
+    return kernels
+
+
+def memory_order(x: Tensor) -> list[int]:
+    """The axes as they lie in memory, slowest first."""
+    return sorted(range(x.ndim), key=lambda axis: (int(x.stride(axis)), x.shape[axis]), reverse=True)
+
+
+def flat_array(tensor: Tensor, like: Tensor) -> NDArray[Any]:
+    """The values in the order in which ``like`` has them in memory; bfloat16 as its bits, uint16.
+
+    Args:
+        tensor: float32 or bfloat16, on the CPU; copied if it is laid out in another way.
+        like: A tensor without gaps, of the same shape.
+    """
+    flat = tensor.detach().permute(memory_order(like)).contiguous().view(-1)
+    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()

@@ -1,0 +1,123 @@
+"""The compiled staircase against the one made of tensor operations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from srquant import compiled, finetune, functional
+
+pytest.importorskip("numba")
+
+GRIDS = {
+    "one segment": ((15,), [-1.5, 3.1]),
+    "two": ((7, 8), [0.0, 1.2, 4.0]),
+    "three": ((4, 7, 4), [-3.0, -1.2, 1.2, 4.0]),
+    "an empty segment": ((4, 7, 4), [-1.2, -1.2, 1.2, 4.0]),
+}
+
+
+def values(dtype: torch.dtype, count: int = 3 * 8 * 40 * 41) -> Tensor:
+    x = torch.randn(count, generator=torch.Generator().manual_seed(0)) * 2
+    x[:6] = torch.tensor([0.0, -0.0, 1e30, -1e30, torch.inf, -torch.inf])
+    return x.reshape(3, 8, 40, 41).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def both(monkeypatch: pytest.MonkeyPatch, run):
+    """With the kernels, and without."""
+    fast = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "_kernels", lambda: None)
+        return fast, run()
+
+
+def test_large_tensors_take_the_compiled_way():
+    assert compiled.compiled(values(torch.float32)) is not None
+    assert compiled.compiled(values(torch.bfloat16)) is not None
+    assert compiled.compiled(values(torch.float64)) is None
+    assert compiled.compiled(values(torch.float32)[:, ::2]) is None  # gaps
+    assert compiled.compiled(torch.zeros(3)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
+    steps, knots = GRIDS[grid]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
+    x = values(dtype)
+    x[0, 0, 0, 6] = torch.nan
+    fast, plain = both(monkeypatch, lambda: functional.quantize(x, torch.tensor(knots), steps))
+    assert fast.dtype == x.dtype and fast.stride() == plain.stride()
+    assert torch.equal(fast.isnan(), plain.isnan()) and int(fast.isnan().sum()) == 1
+    assert torch.equal(fast.nan_to_num(7), plain.nan_to_num(7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_agree(monkeypatch, grid, dtype, threads):
+    steps, numbers = GRIDS[grid]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
+    slope = values(dtype).flip(0).clamp(-9, 9)
+
+    def run() -> tuple[Tensor, Tensor]:
+        x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=True)
+        functional.quantize(x, knots, steps).backward(slope)
+        return x.grad, knots.grad
+
+    (fast_x, fast_knots), (plain_x, plain_knots) = both(monkeypatch, run)
+    assert torch.equal(fast_x, plain_x)
+    torch.testing.assert_close(fast_knots, plain_knots, rtol=1e-4, atol=2e-2)  # sums of 40,000 terms of size 1
+
+
+def test_a_gradient_in_another_memory_format(monkeypatch):
+    slope = values(torch.float32).clamp(-9, 9).contiguous()
+
+    def run() -> Tensor:
+        x = values(torch.float32).requires_grad_()
+        functional.quantize(x, torch.tensor([-1.0, 1.0]), (15,)).backward(slope)
+        return x.grad
+
+    fast, plain = both(monkeypatch, run)
+    assert torch.equal(fast, plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
+def test_distances_agree(monkeypatch, dtype, noise):
+    teacher = values(torch.float32).clamp(-9, 9)
+    student = (teacher + noise * teacher.flip(1)).to(dtype)
+    teacher = teacher.to(dtype)
+
+    def run() -> tuple[Tensor, Tensor]:
+        features = student.clone().requires_grad_()
+        distance = finetune.normalised_distance(features, teacher)
+        (distance * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        return distance.detach(), features.grad.float()
+
+    (fast, fast_gradient), (plain, plain_gradient) = both(monkeypatch, run)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-7)
+    if noise == 0:  # the plain way finds the direction of its rounding errors
+        assert not fast.any() and not fast_gradient.any()
+        return
+    largest = float(plain_gradient.abs().max())
+    torch.testing.assert_close(fast_gradient, plain_gradient, rtol=1e-2, atol=1e-3 * largest)
+
+
+def test_without_a_folder_to_compile_into_the_plain_way_is_taken(monkeypatch):
+    def fail(name: str, *_: object):
+        raise RuntimeError("no locator available")
+
+    compiled._kernels.cache_clear()
+    monkeypatch.setattr(
+        "builtins.__import__",
+        lambda name, *a, real=__import__: fail(name) if name == "srquant" and a[2] == ("kernels",) else real(name, *a),
+    )
+    try:
+        assert compiled.compiled(values(torch.float32)) is None
+    finally:
+        compiled._kernels.cache_clear()
