@@ -9,13 +9,15 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant import functional
+from srquant import compiled, functional
 from srquant.bridges import channels_last
+from srquant.finetune import normalised_distance
 from srquant.functional import grid_levels, quantize
 from srquant.memory import keep_freed_memory
 from srquant.ranges import quantile
@@ -51,12 +53,32 @@ def by_segments(x: Tensor) -> Tensor:
     return torch.where(x < KNOTS[0], KNOTS[0], result)
 
 
-def in_one_piece(x: Tensor) -> Tensor:
-    kept, functional._LARGE = functional._LARGE, 1 << 62
-    try:
-        return quantize(x, KNOTS, STEPS)
-    finally:
-        functional._LARGE = kept
+def without(work: Callable[[], object], where: object, name: str, value: object) -> Callable[[], object]:
+    """The work as it goes with an attribute replaced."""
+
+    def run() -> object:
+        kept = getattr(where, name)
+        setattr(where, name, value)
+        try:
+            return work()
+        finally:
+            setattr(where, name, kept)
+
+    return run
+
+
+def uncompiled(work: Callable[[], object]) -> Callable[[], object]:
+    """The work with tensor operations."""
+    return without(work, compiled, "_kernels", lambda: None)
+
+
+def learn_quantizer(x: Tensor, slope: Tensor) -> Callable[[], None]:
+    knots = KNOTS.clone().requires_grad_()
+    return lambda: quantize(x, knots, STEPS).backward(slope)
+
+
+def learn_features(student: Tensor, teacher: Tensor) -> Callable[[], None]:
+    return lambda: normalised_distance(student, teacher).sum().backward()
 
 
 def compare(title: str, slow: object, fast: object) -> tuple[str, ...]:
@@ -82,12 +104,17 @@ def main() -> None:
             compare(
                 "piecewise-linear quantizer, 2.4 M values: by segments, by bends, in place",
                 lambda: by_segments(small),
-                lambda: quantize(small, KNOTS, STEPS),
+                uncompiled(lambda: quantize(small, KNOTS, STEPS)),
             ),
             compare(
                 "the same on 37.7 M values: at once, in pieces",
-                lambda: in_one_piece(large),
-                lambda: quantize(large, KNOTS, STEPS),
+                uncompiled(without(lambda: quantize(large, KNOTS, STEPS), functional, "_LARGE", 1 << 62)),
+                uncompiled(lambda: quantize(large, KNOTS, STEPS)),
+            ),
+            compare(
+                "the same on 2.4 M values: tensor operations, compiled",
+                uncompiled(lambda: quantize(small, KNOTS, STEPS)),
+                lambda: quantize(small, KNOTS, STEPS),
             ),
             compare(
                 "64-channel 3×3 convolution at 160×90: contiguous, channels last",
@@ -108,6 +135,21 @@ def main() -> None:
                 "sorting these values: torch, NumPy (with its prefix sums)",
                 values.sort,
                 lambda: SortedValues(values),
+            ),
+        ]
+    half = small.bfloat16()
+    for name, x in (("float32", small), ("bfloat16", half)):
+        learning, comparing = learn_quantizer(x, x.flip(1)), learn_features(x.clone().requires_grad_(), x.flip(1))
+        rows += [
+            compare(
+                f"quantizing and the gradient of its bounds, 2.4 M values, {name}: tensor operations, compiled",
+                uncompiled(learning),
+                learning,
+            ),
+            compare(
+                "distance of normalised features and its gradient, the same values: tensor operations, compiled",
+                uncompiled(comparing),
+                comparing,
             ),
         ]
     runs = {

@@ -20,7 +20,8 @@ from srquant.errors import ArgumentError, FinetuningError
 from srquant.finetune import LearningSettings, normalised_distance
 from srquant.images import Calibration
 from srquant.methods import OAPTQ, PLQ
-from srquant.methods.oaptq import Spread, sensitivities
+from srquant.methods.oaptq import sensitivities
+from srquant.methods.steps import OutputSizes
 from srquant.model import Model, load
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.quantizers import PiecewiseLinear, Uniform
@@ -57,18 +58,18 @@ def bounds_of(model: Model) -> dict[str, Tensor]:
 def test_equation_4() -> None:
     """σ_k is the mean over images of the standard deviation over C, H, W; s = softmax(σ / mean σ)."""
     first, second = torch.randn(5, 3, 4, 6) * 3 + 2, torch.randn(5, 3, 4, 6)
-    spread = Spread()
+    sizes = OutputSizes()
     for batch in (slice(0, 2), slice(2, 5)):
-        spread("a", first[batch])
-        spread("b", second[batch])
+        sizes("a", first[batch])
+        sizes("b", second[batch])
     sigma = torch.stack([torch.stack([image.std(correction=0) for image in f]).mean() for f in (first, second)])
-    assert list(spread.means().values()) == pytest.approx(sigma.tolist(), rel=1e-5)
+    assert list(sizes.deviations().values()) == pytest.approx(sigma.tolist(), rel=1e-5)
     for kind, expected in (
         ("normalised", (sigma / sigma.mean()).softmax(0)),
         ("raw", sigma.softmax(0)),
         ("uniform", torch.full((2,), 0.5)),
     ):
-        found = sensitivities(spread.means(), kind)
+        found = sensitivities(sizes.deviations(), kind)
         assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
 
 

@@ -15,7 +15,8 @@ from srquant.images import Calibration
 from srquant.layers import CodedWeight
 from srquant.methods import PLQ
 from srquant.methods.base import WeightSettings
-from srquant.methods.recipe import OutputAndFeatures, OutputScale, SRQuant
+from srquant.methods.recipe import OutputAndFeatures, SRQuant
+from srquant.methods.steps import OutputSizes
 from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.surgery import quant_layers
@@ -91,12 +92,12 @@ def test_it_comes_closer_to_the_teacher_than_oaptqs_start(tiny: Model, patches: 
     assert error(SRQuant(bits=3, finetuning=replace(SHORT, epochs=30, rate=5e-3))) < 0.9 * error(searched)
 
 
-def test_the_scale_of_outputs() -> None:
-    scale = OutputScale()
+def test_the_root_mean_square_of_outputs() -> None:
+    sizes = OutputSizes()
     outputs = torch.randn(7, 3, 4, 5)
-    scale("a", outputs[:4])
-    scale("a", outputs[4:])
-    assert scale.of("a") == pytest.approx(float(outputs.square().mean().sqrt()), rel=1e-5)
+    sizes("a", outputs[:4])
+    sizes("a", outputs[4:])
+    assert sizes.root_mean_square("a") == pytest.approx(float(outputs.square().mean().sqrt()), rel=1e-5)
 
 
 def test_the_loss_by_hand_and_without_taps() -> None:

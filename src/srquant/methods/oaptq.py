@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.bridges import vector_norm
 from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
 from srquant.methods.base import Method
 from srquant.methods.plan import make_plan
-from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
 from srquant.model import Model
 from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
@@ -110,11 +109,11 @@ class OAPTQ(PLQ):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        spread = Spread()
-        bounds = observe_ranges(plan, calibration, self, self.range, spread)
+        sizes = OutputSizes()
+        bounds = observe_ranges(plan, calibration, self, self.range, sizes)
         layers = build_layers(plan, bounds, self, self.activation_quantizer)
         student = swap(plan.network, layers)
-        loss = SensitivityLoss(sensitivities(spread.means(), self.sensitivity), self.reconstruction)
+        loss = SensitivityLoss(sensitivities(sizes.deviations(), self.sensitivity), self.reconstruction)
         curve = finetune(student, plan.network, calibration, self.stages(layers), loss, self.finetuning, state)
         return finish(model, plan, layers, self, calibration, curve)
 
@@ -141,26 +140,6 @@ class OAPTQ(PLQ):
                     kinds[kind][f"{layer_name}.{side}.{name}"] = bound
         relative = self.learning == "relative"
         return tuple(Stage(name, (Group(bounds, relative),)) for name, bounds in kinds.items() if bounds)
-
-
-class Spread:
-    """Mean over images of the standard deviation of each layer's output, gathered batch by batch."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def __call__(self, name: str, output: Tensor) -> None:
-        axes = tuple(range(1, output.ndim))
-        square = vector_norm(output, axes).square() / output[0].numel()
-        deviation = (square - output.mean(dim=axes).square()).clamp(min=0).sqrt()
-        # Window attention cuts one image into many rows; every row then counts as an image.
-        self._sums[name] = self._sums.get(name, 0.0) + float(deviation.sum())
-        self._counts[name] = self._counts.get(name, 0) + len(output)
-
-    def means(self) -> dict[str, float]:
-        """By layer, in the order in which they ran."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 
 def sensitivities(spread: Mapping[str, float], kind: Literal["normalised", "raw", "uniform"]) -> dict[str, float]:

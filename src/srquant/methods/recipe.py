@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.bridges import vector_norm
 from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import make_plan
-from srquant.methods.steps import build_layers, finish, observe_ranges
+from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
 from srquant.model import Model
 from srquant.quantizers import PiecewiseLinear, Quantizer, candidate_levels, find_sides
 from srquant.ranges import PiecewiseSearch
@@ -58,16 +56,16 @@ class SRQuant(Method):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        scales = OutputScale()
-        bounds = observe_ranges(plan, calibration, self, _range, scales)
+        sizes = OutputSizes()
+        bounds = observe_ranges(plan, calibration, self, _range, sizes)
         layers = build_layers(plan, bounds, self, _activation)
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
-        stage = Stage("all", tuple(self._groups(layers, scales)))
+        stage = Stage("all", tuple(self._groups(layers, sizes)))
         curve = finetune(student, plan.network, calibration, (stage,), loss, self.finetuning, state)
         return finish(model, plan, layers, self, calibration, curve)
 
-    def _groups(self, layers: Mapping[str, QuantLayer], scales: OutputScale) -> Iterator[Group]:
+    def _groups(self, layers: Mapping[str, QuantLayer], sizes: OutputSizes) -> Iterator[Group]:
         """All bounds; the weights and the bias of each layer, whose steps are in units of their own size."""
         bounds: dict[str, nn.Parameter] = {}
         for name, layer in layers.items():
@@ -78,7 +76,7 @@ class SRQuant(Method):
                 size = float(weight.detach().abs().mean())
                 yield Group({f"{name}.right.weight": weight}, factor=self.weight_rate * size)
             if layer.bias is not None and self.bias_rate:
-                yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * scales.of(name))
+                yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * sizes.root_mean_square(name))
         if self.bound_rate:
             yield Group(bounds, relative=True, factor=self.bound_rate)
 
@@ -90,23 +88,6 @@ def _range(bits: int) -> PiecewiseSearch:
 def _activation(bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
     sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"])
     return PiecewiseLinear(bits, bounds["lower"], bounds["upper"], bounds["breakpoint"], sides=sides)
-
-
-class OutputScale:
-    """Root mean square of each layer's output over the calibration patches."""
-
-    def __init__(self) -> None:
-        self._squares: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def __call__(self, name: str, output: Tensor) -> None:
-        square = float(vector_norm(output, tuple(range(output.ndim))).square())
-        self._squares[name] = self._squares.get(name, 0.0) + square
-        self._counts[name] = self._counts.get(name, 0) + output.numel()
-
-    def of(self, name: str) -> float:
-        """Of one layer."""
-        return math.sqrt(self._squares[name] / self._counts[name])
 
 
 @dataclass(frozen=True)
