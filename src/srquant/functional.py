@@ -51,14 +51,14 @@ def grid_codes(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
     Returns:
         Integers in [0, sum(steps)], int16, shaped as ``x``.
     """
-    grid = _Grid(x, knots, steps)
+    grid = _staircase(x, knots, steps)
     return grid.swap(grid.round(x)).to(torch.int16)
 
 
 def grid_values(codes: Tensor, knots: Tensor, steps: Steps) -> Tensor:
     """Levels of integer codes, in the dtype of ``knots``; the inverse of :func:`grid_codes` on the grid."""
     like = codes.to(_computing(knots.dtype))
-    grid = _Grid(like, knots, steps)
+    grid = _staircase(like, knots, steps)
     return grid.expand(grid.swap_back(like))
 
 
@@ -81,6 +81,14 @@ def quantize(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
         Shape, dtype and memory format of ``x``. Equal, bit by bit, to ``grid_values(grid_codes(x))``.
     """
     return cast(Tensor, _Quantize.apply(x, knots, steps))
+
+
+def _staircase(like: Tensor, knots: Tensor, steps: Steps) -> _Grid | _Levels:
+    return _Levels(like, knots) if _is_free(steps) else _Grid(like, knots, steps)
+
+
+def _is_free(steps: Steps) -> bool:
+    return len(steps) > 3 and max(steps) == 1
 
 
 class _Grid:
@@ -155,18 +163,51 @@ class _Grid:
         return codes.neg().add_(self.below) if self.falling else codes.sub(self.below)
 
 
+class _Levels:
+    """A staircase whose knots are all levels: the coordinate is the code, found by comparing."""
+
+    def __init__(self, like: Tensor, levels: Tensor) -> None:
+        self.levels = levels.detach().to(_computing(like.dtype))
+        self.halfway = (self.levels[1:] + self.levels[:-1]) / 2
+
+    def round(self, x: Tensor) -> Tensor:
+        codes = torch.bucketize(x.to(self.levels.dtype).contiguous(), self.halfway, out_int32=True).to(
+            self.levels.dtype
+        )
+        return torch.where(x.isnan(), torch.nan, codes)
+
+    def error(self, x: Tensor) -> Tensor:
+        """As of :class:`_Grid`; between two levels."""
+        below = torch.bucketize(x.contiguous(), self.levels[1:-1].contiguous())
+        a, b = self.levels[below], self.levels[below + 1]
+        position = ((x - a) / (b - a).clamp(min=1e-30)).clamp_(0, 1)
+        return (position > 0.5).to(x.dtype) - position
+
+    def expand(self, t: Tensor) -> Tensor:
+        return torch.where(t.isnan(), t, self.levels[t.nan_to_num().long()])
+
+    def swap(self, t: Tensor) -> Tensor:
+        return t
+
+    def swap_back(self, codes: Tensor) -> Tensor:
+        return codes
+
+
 class _Quantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, knots: Tensor, steps: Steps) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(x, knots)
         ctx.steps = steps
-        grid = _Grid(x, knots, steps)
+        grid = _staircase(x, knots, steps)
         if (fast := _compiled(x, knots, steps)) is not None:
             result = torch.empty_like(x)
             given, made = (flat_array(tensor, x) for tensor in (x, result))
-            fast.staircase(given, made, grid.numbers(), steps)
+            if isinstance(grid, _Levels):
+                fast.nearest(given, made, grid.levels.numpy())
+            else:
+                fast.staircase(given, made, grid.numbers(), steps)
             return result
-        if x.numel() < _LARGE or x.device.type != "cpu" or knots.ndim == 2:
+        if x.numel() < _LARGE or x.device.type != "cpu" or knots.ndim == 2 or isinstance(grid, _Levels):
             return grid.expand(grid.round(x)).to(x.dtype)
         return _piecewise(x, grid)
 
@@ -177,8 +218,11 @@ class _Quantize(torch.autograd.Function):
         if (fast := _compiled(given, knots, steps)) is not None:
             to_x = torch.empty_like(given)
             flat = (flat_array(tensor, given) for tensor in (given, gradient.to(given.dtype), to_x))
-            grid = _Grid(given, knots, steps)
-            sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps)
+            grid = _staircase(given, knots, steps)
+            if isinstance(grid, _Levels):
+                sums = fast.nearest_gradients(*flat, grid.levels.numpy())
+            else:
+                sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps)
             below, above, *beyond = torch.from_numpy(sums).to(knots.dtype)
             to_knots = _to_knots(knots, steps, [*beyond[: len(steps)], 0], below, above)
             return to_x, to_knots, None
@@ -191,7 +235,7 @@ class _Quantize(torch.autograd.Function):
         # Σ (q − p)·∂L/∂x̂ beyond each inner knot; differences of neighbours are the sums inside the segments. At a knot
         # and outside of all of them q − p is zero.
         dims = tuple(range(1, x.ndim)) if knots.ndim == 2 else tuple(range(x.ndim))
-        error = _Grid(x, knots, steps).error(x).mul_(slope)
+        error = _staircase(x, knots, steps).error(x).mul_(slope)
         beyond = [error.sum(dims), *(_above(error, x, edge).sum(dims) for edge in edges[1:-1]), 0]
         return to_x, _to_knots(knots, steps, beyond, below.sum(dims), above.sum(dims)), None
 
@@ -210,8 +254,8 @@ def _to_knots(knots: Tensor, steps: Steps, beyond: Sequence[Tensor | int], below
 
 def _compiled(x: Tensor, knots: Tensor, steps: Steps) -> Any:
     """The compiled form, where there is one for such tensors."""
-    fits = knots.device.type == "cpu" and knots.dtype == torch.float32 and knots.ndim == 1 and len(steps) <= 3
-    return compiled(x) if fits else None
+    fits = knots.device.type == "cpu" and knots.dtype == torch.float32 and knots.ndim == 1
+    return compiled(x) if fits and (len(steps) <= 3 or _is_free(steps)) else None
 
 
 def _above(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:

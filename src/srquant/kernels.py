@@ -79,6 +79,22 @@ def gradients(
     return np.sum(parts, axis=0)
 
 
+def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
+    """Write the nearest of some increasing levels for every value, the lower one halfway."""
+    halfway = (levels[1:] + levels[:-1]) / np.float32(2)
+    _share_out(lambda part: _nearest(x[part], made[part], levels, halfway), len(x))
+
+
+def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """As :func:`gradients`, of a grid whose knots are all levels.
+
+    Returns:
+        Σ slope below the grid and above it; Σ slope·(q − p) beyond each level but the last.
+    """
+    parts = _share_out(lambda part: _nearest_gradients(x[part], slope[part], made[part], levels), len(x))
+    return np.sum(parts, axis=0)
+
+
 def lengths_and_distance(student: Values, teacher: Values) -> tuple[float, float, float]:
     """‖s‖, ‖t‖ and ‖s/‖s‖ − t/‖t‖‖ of two flat arrays of one dtype."""
     parts = _share_out(lambda part: _squares(student[part], teacher[part]), len(student))
@@ -240,6 +256,70 @@ def _gradients(x, slope, made, g, edges, three):
         _pass_inside(x[part], slope[part], made[part], edges)
         for i, value in enumerate(_sums_of_block(x[part], slope[part], g, edges, three)):
             sums[i] += value
+    return sums
+
+
+@_compile
+def _nearest(x, made, levels, halfway):
+    value = np.empty(_BLOCK, np.float32)
+    found = np.empty(_BLOCK, np.float32)
+    for start in range(0, len(x), _BLOCK):
+        n = min(_BLOCK, len(x) - start)
+        for i in range(n):
+            value[i] = _read(x, start + i)
+            found[i] = levels[0]
+        for k in range(len(halfway)):
+            edge, level = halfway[k], levels[k + 1]
+            for i in range(n):
+                found[i] = level if value[i] > edge else found[i]
+        for i in range(n):
+            _write(made, start + i, value[i] if np.isnan(value[i]) else found[i])
+
+
+@_compile_sums
+def _sum_above(values, x, edge, n):
+    total = np.float32(0)
+    for i in range(n):
+        total += values[i] if x[i] > edge else np.float32(0)
+    return total
+
+
+@_compile_sums
+def _sum_below(values, x, edge, n):
+    total = np.float32(0)
+    for i in range(n):
+        total += values[i] if x[i] < edge else np.float32(0)
+    return total
+
+
+@_compile
+def _nearest_gradients(x, slope, made, levels):
+    last = len(levels) - 1
+    sums = np.zeros(last + 2)
+    value, push = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    low, width, pull = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    edges = np.array([levels[0], levels[last]])
+    for start in range(0, len(x), _BLOCK):
+        n = min(_BLOCK, len(x) - start)
+        part = slice(start, start + n)
+        _pass_inside(x[part], slope[part], made[part], edges)
+        for i in range(n):
+            value[i], push[i] = _read(x, start + i), _read(slope, start + i)
+            low[i], width[i] = levels[0], levels[1] - levels[0]
+        for k in range(1, last):
+            level, step = levels[k], levels[k + 1] - levels[k]
+            for i in range(n):
+                low[i] = level if value[i] > level else low[i]
+                width[i] = step if value[i] > level else width[i]
+        for i in range(n):
+            p = (value[i] - low[i]) / max(width[i], np.float32(1e-30))
+            p = min(max(p, np.float32(0)), np.float32(1))
+            pull[i] = push[i] * ((np.float32(1) if p > np.float32(0.5) else np.float32(0)) - p)
+        sums[0] += _sum_below(push, value, levels[0], n)
+        sums[1] += _sum_above(push, value, levels[last], n)
+        sums[2] += _sum_above(pull, value, np.float32(-np.inf), n)
+        for k in range(1, last):
+            sums[2 + k] += _sum_above(pull, value, levels[k], n)
     return sums
 
 

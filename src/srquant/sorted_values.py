@@ -49,6 +49,23 @@ class SortedValues:
         exact = levels.to(torch.float64)
         return (squares - 2 * exact * sums + exact.square() * cuts.diff(dim=-1)).sum(-1)
 
+    def means(self, levels: Tensor) -> Tensor:
+        """The mean of the values nearest to each level; the level itself where there are none.
+
+        Args:
+            levels: ``r k``, increasing.
+
+        Returns:
+            ``r k``.
+        """
+        halfway = ((levels[:, 1:] + levels[:, :-1]) / 2).to(self.values.dtype)
+        cuts = torch.searchsorted(self.values, halfway.contiguous())
+        first = torch.zeros_like(cuts[:, :1])
+        cuts = torch.cat((first, cuts, torch.full_like(first, self.values.shape[1])), 1)
+        counts = cuts.diff(dim=1)
+        means = (self._sums.gather(1, cuts).diff(dim=1) / counts).to(levels.dtype)
+        return torch.where(counts > 0, means, levels)
+
 
 def sort(rows: Tensor) -> Tensor:
     """Sort along the last axis. On a CPU NumPy's vectorised sort is about ten times as fast as PyTorch's."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,14 +12,17 @@ from torch import Tensor
 
 from srquant.errors import ArgumentError
 from srquant.quantizers import (
+    FreeLevels,
     PiecewiseLinear,
     Quantizer,
     Symmetric,
     Uniform,
     all_quantizers,
     build_quantizer,
+    candidate_levels,
     find_sides,
 )
+from srquant.ranges import Lloyd, PiecewiseSearch
 
 
 def make(kind: str, bits: int, x: Tensor) -> Quantizer:
@@ -27,6 +32,9 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
         return Uniform(bits, low, high)
     if kind == "symmetric":
         return Symmetric(bits, torch.maximum(-low, high))
+    if kind == "free_levels":
+        search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
+        return FreeLevels(bits, Lloyd(search)(x[None])["levels"][0] if x.numel() else torch.zeros(1 << bits))
     form, sides = kind.split("/")[1:]
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
     found = find_sides(low, high, breakpoint) if sides == "auto" else "both"
@@ -36,6 +44,7 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
 KINDS = (
     "uniform",
     "symmetric",
+    "free_levels",
     *(f"piecewise_linear/{form}/{sides}" for form in ("distinct", "literal") for sides in ("auto", "both")),
 )
 SHAPES = {

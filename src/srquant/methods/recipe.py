@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +20,29 @@ from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
 from srquant.model import Model
-from srquant.quantizers import PiecewiseLinear, Quantizer, candidate_levels, find_sides
-from srquant.ranges import PiecewiseSearch
+from srquant.quantizers import FreeLevels, PiecewiseLinear, Quantizer, candidate_levels, find_sides
+from srquant.ranges import Lloyd, PiecewiseSearch, Range
 from srquant.surgery import swap
+
+_FEW = 4
+"""Bits; with more the loss is small anyway, and comparing with every level is slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SRQuant(Method):
-    """Piecewise-linear activations searched by least squares, weights searched per channel, then bounds, weights and
-    biases learned together from the float network.
+    """Activation levels of least squared error, weights searched per channel, then levels, bounds, weights and biases
+    learned together from the float network.
 
-    Differs from OAPTQ: the breakpoint and range are searched, weights have a bound for each channel, everything is
-    learned at once instead of in turns, weights move (so that rounding is learned), the rate falls as a cosine, and the
-    features that are compared are the network's own taps.
+    Differs from OAPTQ: levels are free (or the breakpoint and range of piecewise-linear ones searched), weights have a
+    bound for each channel, everything is learned at once instead of in turns, weights move (so that rounding is
+    learned), the rate falls as a cosine, and the features that are compared are the network's own taps.
     """
 
     name = "srquant"
 
+    levels: Literal["auto", "free", "piecewise"] = "auto"
+    """Of activations: each ``free`` (:class:`~srquant.quantizers.FreeLevels`), which has the least error; ``piecewise``
+    as in PLQ, which costs less to compute; ``auto`` is free up to 4 bits, where it matters."""
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
     bound_rate: float = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
@@ -51,19 +58,25 @@ class SRQuant(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.levels not in ("auto", "free", "piecewise"):
+            raise ArgumentError(f"levels={self.levels!r} is not one of auto, free, piecewise")
         if min(self.bound_rate, self.weight_rate, self.bias_rate, self.features) < 0:
             raise ArgumentError("bound_rate, weight_rate, bias_rate and features must be at least 0")
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
         sizes = OutputSizes()
-        bounds = observe_ranges(plan, calibration, self, _range, sizes)
+        bounds = observe_ranges(plan, calibration, self, self._range, sizes)
         layers = build_layers(plan, bounds, self, _activation)
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
         stage = Stage("all", tuple(self._groups(layers, sizes)))
         curve = finetune(student, plan.network, calibration, (stage,), loss, self.finetuning, state)
         return finish(model, plan, layers, self, calibration, curve)
+
+    def _range(self, bits: int) -> Range:
+        search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
+        return Lloyd(search) if self.levels == "free" or (self.levels == "auto" and bits <= _FEW) else search
 
     def _groups(self, layers: Mapping[str, QuantLayer], sizes: OutputSizes) -> Iterator[Group]:
         """All bounds; the weights and the bias of each layer, whose steps are in units of their own size."""
@@ -81,13 +94,11 @@ class SRQuant(Method):
             yield Group(bounds, relative=True, factor=self.bound_rate)
 
 
-def _range(bits: int) -> PiecewiseSearch:
-    return PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
-
-
 def _activation(bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
-    sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"])
-    return PiecewiseLinear(bits, bounds["lower"], bounds["upper"], bounds["breakpoint"], sides=sides)
+    if "levels" in bounds:
+        return FreeLevels(bits, bounds["levels"])
+    ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
+    return PiecewiseLinear(bits, *ends, sides=find_sides(*ends))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from srquant.ranges.base import Bounds as Bounds
 from srquant.ranges.base import Range as Range
 from srquant.ranges.extremes import Extremes as Extremes
 from srquant.ranges.least_squares import LeastSquares as LeastSquares
+from srquant.ranges.lloyd import Lloyd as Lloyd
 from srquant.ranges.piecewise_search import PiecewiseSearch as PiecewiseSearch
 from srquant.ranges.quantiles import Quantiles as Quantiles
 from srquant.ranges.quantiles import quantile as quantile

@@ -1,0 +1,42 @@
+"""Levels wherever they serve best."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError
+from srquant.quantizers.base import Quantizer, check_bits
+
+
+class FreeLevels(Quantizer):
+    """Up to 2^b levels without a formula, each a parameter; a value goes to the nearest.
+
+    The scalar quantizer of least squared error has this form (Lloyd 1982, Max 1960; see
+    :class:`~srquant.ranges.Lloyd`). As a grid it is 2^b − 1 segments of one step, the levels its knots; gradients
+    follow from that (:func:`~srquant.functional.quantize`).
+
+    Args:
+        bits: b.
+        values: The levels, increasing, ``(k,)``, 3 < k ≤ 2^b.
+    """
+
+    name = "free_levels"
+
+    def __init__(self, bits: int, values: Tensor) -> None:
+        super().__init__()
+        check_bits(bits)
+        if values.ndim != 1 or not 3 < len(values) <= 1 << bits:
+            raise ArgumentError(f"values of shape {tuple(values.shape)}: a row of 4 to {1 << bits} is wanted")
+        self.bits = bits
+        self.steps = (1,) * (len(values) - 1)
+        self.values = nn.Parameter(values.detach().clone())
+
+    def knots(self) -> Tensor:
+        return self.values
+
+    def constrain(self) -> None:
+        """Keep the levels in order."""
+        self.values.copy_(self.values.sort().values)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, {', '.join(f'{float(value):.4g}' for value in self.values)}"
