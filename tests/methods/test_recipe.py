@@ -47,7 +47,8 @@ def state(model: Model) -> dict[str, Tensor]:
 
 
 def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model, patches: Calibration) -> None:
-    nothing = SRQuant(bits=3, bound_rate=0, weight_rate=0, bias_rate=1e-12, finetuning=replace(SHORT, epochs=1))
+    rates = {"bound_rate": 0, "weight_rate": 0, "bias_rate": 1e-12}
+    nothing = SRQuant(bits=3, levels="piecewise", finetuning=replace(SHORT, epochs=1), **rates)
     weights = WeightSettings(range="least_squares", per_channel=True)
     expected = state(PLQ(bits=3, bounds="least_squares", weights=weights).quantize(tiny, patches))
     model = nothing.quantize(tiny, patches)
@@ -58,9 +59,31 @@ def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model
 
 
 @pytest.mark.parametrize(
+    ("levels", "bits", "names"),
+    [
+        ("auto", 4, {"free_levels", "piecewise_linear"}),  # edges at 8 bits
+        ("auto", 5, {"piecewise_linear"}),
+        ("piecewise", 3, {"piecewise_linear"}),
+        ("free", 6, {"free_levels"}),
+    ],
+)
+def test_levels(tiny: Model, patches: Calibration, levels: str, bits: int, names: set[str]) -> None:
+    model = SRQuant(bits=bits, levels=levels, finetuning=replace(SHORT, epochs=1)).quantize(tiny, patches)
+    assert {layer.left.name for layer in quant_layers(model.network).values()} == names
+    for layer in quant_layers(model.network).values():
+        assert len(layer.left.levels()) <= 2**layer.left.bits
+        assert bool((layer.left.levels().diff() >= 0).all())
+
+
+def test_unknown_levels_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="levels='best' is not one of auto, free, piecewise"):
+        SRQuant(levels="best")
+
+
+@pytest.mark.parametrize(
     ("rates", "moving"),
     [
-        ((1.0, 0.0, 0.0), ("lower", "upper", "breakpoint", "bound")),
+        ((1.0, 0.0, 0.0), ("values", "lower", "upper", "breakpoint", "bound")),
         ((0.0, 3.0, 0.0), ("codes",)),
         ((0.0, 0.0, 1.0), ("bias",)),
     ],

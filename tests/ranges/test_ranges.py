@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from srquant.errors import ArgumentError
 from srquant.functional import grid_levels, quantize
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
-from srquant.ranges import Extremes, LeastSquares, PiecewiseSearch, Quantiles, quantile
+from srquant.ranges import Extremes, LeastSquares, Lloyd, PiecewiseSearch, Quantiles, quantile
 from srquant.sorted_values import SortedValues, thin
 
 
@@ -157,3 +157,37 @@ def test_candidate_levels_are_those_of_the_quantizers(bits: int, form: str) -> N
         torch.testing.assert_close(row.unique(), expected.unique())
         assert len(row) == 2**bits
     assert seen == {"both", "upper", "lower", "none"}
+
+
+def test_lloyd_against_a_plain_loop() -> None:
+    rows = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)) ** 3
+    search = PiecewiseSearch(partial(candidate_levels, bits=3, form="distinct"))
+    found = Lloyd(search, rounds=20)(rows)["levels"]
+    bounds = search(rows)
+    for r, values in enumerate(rows.tolist()):
+        ends = [bounds[name][r] for name in ("lower", "upper", "breakpoint")]
+        levels = candidate_levels(*ends, bits=3, form="distinct").tolist()
+        for _ in range(20):
+            cells: list[list[float]] = [[] for _ in levels]
+            for value in values:
+                cells[min(range(8), key=lambda k: abs(value - levels[k]))].append(value)
+            levels = [sum(cell) / len(cell) if cell else level for cell, level in zip(cells, levels, strict=True)]
+        assert found[r].tolist() == pytest.approx(levels, abs=2e-3)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("shape", ["heavy tails", "after a relu", "constant"])
+def test_lloyd_has_no_larger_error_than_where_it_starts(bits: int, shape: str) -> None:
+    values = torch.randn(1, 20000, generator=torch.Generator().manual_seed(1))
+    rows = {"heavy tails": values**3, "after a relu": values.relu(), "constant": torch.full_like(values, 0.3)}[shape]
+    search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
+    bounds = search(rows)
+    start = search.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))
+    levels = Lloyd(search)(rows)["levels"]
+    assert levels.shape == (1, 2**bits)
+    assert bool((levels.diff() >= 0).all())
+    ordered = SortedValues(rows)
+    before, after = ordered.squared_error(start), ordered.squared_error(levels[:, None])
+    assert float(after) <= float(before) * (1 + 1e-6) + 1e-9
+    if shape != "constant":
+        assert float(after) < 0.95 * float(before)

@@ -33,7 +33,8 @@ class Lloyd:
     def __call__(self, rows: Tensor) -> Bounds:
         bounds = self.start(rows)
         ordered = SortedValues(thin(rows, self.samples))
-        levels = self.start.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))[:, 0]
+        levels = self.start.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))
+        levels = levels[:, 0].sort(dim=-1).values
         reach = (bounds["upper"] - bounds["lower"])[:, None]
         for _ in range(self.rounds):
             moved = ordered.means(levels)
