@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
 
 from srquant.networks import open_network
+from srquant.networks.checkpoint import read_checkpoint
+from srquant.networks.opening import save_network
 from srquant.networks.spandrel import import_spandrel
 from srquant.networks.swinir import SwinIR
 
@@ -80,12 +83,38 @@ def test_equal_weights_give_equal_images(variant: str, size: tuple[int, int]) ->
         torch.testing.assert_close(network(images), expected(images), atol=1e-5, rtol=1e-5)
 
 
-def test_masks_and_indices_of_published_files_are_not_kept() -> None:
+def test_masks_and_indices_of_published_files_are_not_kept(tmp_path: Path) -> None:
     state = dict(reference("light").state_dict())
     assert any(key.endswith("attn_mask") for key in state)
-    own = open_network(state).state_dict()
-    assert own.keys() < state.keys(), "no key is added"
-    assert not any(key.endswith(("attn_mask", "relative_position_index")) for key in own)
+    network = open_network(state)
+    save_network(tmp_path / "n.safetensors", network, {})
+    written = read_checkpoint(tmp_path / "n.safetensors")
+    assert written.keys() < state.keys(), "no key is added"
+    assert all(torch.equal(value, state[key]) for key, value in written.items())
+    assert not any(key.endswith(("attn_mask", "relative_position_index")) for key in written)
+    numbers = sum(value.numel() for value in network.parameters())
+    assert (tmp_path / "n.safetensors").stat().st_size < 4 * numbers + 20_000, "nothing but weights is written"
+
+
+def test_queries_keys_and_values_are_multiplications_of_their_own() -> None:
+    state = dict(reference("light").state_dict())
+    attention = "layers.1.residual_group.blocks.0.attn"
+    found = open_network(state).state_dict()
+    for number, name in enumerate("qkv"):
+        for kind in ("weight", "bias"):
+            part = state[f"{attention}.qkv.{kind}"][60 * number : 60 * (number + 1)]
+            assert torch.equal(found[f"{attention}.{name}.{kind}"], part)
+
+
+def test_masks_follow_the_shape_of_the_image() -> None:
+    """No mask is kept: after a large image a small one is computed as before it."""
+    network = open_network(dict(reference("light").state_dict()))
+    small, large = torch.rand(1, 3, 9, 21), torch.rand(1, 3, 40, 24)
+    with torch.no_grad():
+        before = network(small)
+        network(large)
+        assert torch.equal(network(small), before)
+    assert max(buffer.numel() for buffer in network.buffers()) <= 64 * 64, "positions inside a window"
 
 
 def test_the_variant_for_real_photographs_opens_through_spandrel() -> None:

@@ -82,6 +82,19 @@ class SRNetwork(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def to_published(cls, state: State) -> State:
+        """Weights under this class's own keys in the layout that other programs know.
+
+        The two are the same unless a network takes apart what is published as one.
+        """
+        return state
+
+    @classmethod
+    def from_published(cls, state: State) -> State:
+        """Undo :meth:`to_published`; weights that are under own keys already stay as they are."""
+        return state
+
+    @classmethod
     def build(cls, config: Any, state: Mapping[str, Tensor]) -> Self:
         """Make the network and fill it.
 

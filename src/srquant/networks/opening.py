@@ -49,11 +49,11 @@ def load_network(path: Path, value_range: float | None = None) -> SRNetwork:
         return open_network(state, value_range)
     content = json.loads(header)
     network = network_named(content["name"])
-    return network.build(from_json(network.Config, content["config"]), state)
+    return network.build(from_json(network.Config, content["config"]), network.from_published(state))
 
 
 def save_network(path: Path, network: SRNetwork, notes: Mapping[str, str]) -> None:
-    """Write a float network under its own keys, so that other programs that know its layout open it too.
+    """Write a float network under its published keys, so that other programs that know its layout open it too.
 
     Args:
         path: A ``.safetensors`` file.
@@ -61,7 +61,7 @@ def save_network(path: Path, network: SRNetwork, notes: Mapping[str, str]) -> No
         notes: Further texts for the header: data, recipe, scores.
     """
     header = json.dumps({"name": network.name, "config": to_json(network.config)})
-    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    state = network.to_published({key: value.detach().cpu() for key, value in network.state_dict().items()})
     write_checkpoint(path, state, {HEADER: header, **notes})
 
 

@@ -33,7 +33,11 @@ class SwinIRConfig:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention inside windows, with a learned bias per relative position."""
+    """Multi-head self-attention inside windows, with a learned bias per relative position.
+
+    Queries, keys and values are three linear maps, where the published layout has one (``qkv``) three times as wide:
+    each is a multiplication with operands of its own, as 2DQuant quantizes them.
+    """
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
@@ -41,7 +45,9 @@ class WindowAttention(nn.Module):
         self.window = window
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.q = nn.Linear(channels, channels)
+        self.k = nn.Linear(channels, channels)
+        self.v = nn.Linear(channels, channels)
         self.proj = nn.Linear(channels, channels)
         self.scores = MatMul()
         self.mix = MatMul()
@@ -50,7 +56,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x``: windows, n·w tokens channels; ``mask``: w 1 tokens tokens, or None."""
         windows, tokens, channels = x.shape
-        q, k, v = self.qkv(x).view(windows, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = (part(x).view(windows, tokens, self.heads, -1).transpose(1, 2) for part in (self.q, self.k, self.v))
         scores = self.scores(q * (channels // self.heads) ** -0.5, k.transpose(-2, -1))
         bias = self.relative_position_bias_table[self.get_buffer("position")].permute(2, 0, 1)
         if mask is None:
@@ -136,7 +142,11 @@ class PatchEmbed(nn.Module):
 
 
 class SwinIR(SRNetwork):
-    """SwinIR with its published keys; the masks and position indices in published files are recomputed, not read."""
+    """SwinIR; the masks and position indices in published files are recomputed, not read.
+
+    Its keys are the published ones but for ``qkv``, which is cut into ``q``, ``k`` and ``v`` when it is
+    read and joined again when it is written.
+    """
 
     name = "swinir"
     Config = SwinIRConfig
@@ -192,7 +202,7 @@ class SwinIR(SRNetwork):
         table = "layers.0.residual_group.blocks.0.attn.relative_position_bias_table"
         if not {table, "conv_first.weight", "layers.0.conv.weight", "upsample.0.weight"} <= state.keys():
             return None  # the variants for real photographs and denoising have other ends
-        state = {k: v for k, v in state.items() if not re.search(r"(attn_mask|relative_position_index)$", k)}
+        state = cls.from_published(state)
         groups = [f"layers.{i}.residual_group.blocks" for i in range(count_blocks(state, "layers"))]
         channels = state["conv_first.weight"].shape[0]
         config = SwinIRConfig(
@@ -206,6 +216,29 @@ class SwinIR(SRNetwork):
             value_range=1.0 if value_range is None else value_range,
         )
         return config, state
+
+    @classmethod
+    def from_published(cls, state: State) -> State:
+        own: State = {}
+        for key, value in state.items():
+            before, joined, kind = key.rpartition(".attn.qkv.")
+            if joined:
+                own |= {f"{before}.attn.{name}.{kind}": part for name, part in zip("qkv", value.chunk(3), strict=True)}
+            elif not key.endswith((".attn_mask", ".relative_position_index")):
+                own[key] = value
+        return own
+
+    @classmethod
+    def to_published(cls, state: State) -> State:
+        published: State = {}
+        for key, value in state.items():
+            before, found, kind = key.rpartition(".attn.q.")
+            if found:
+                parts = [state[f"{before}.attn.{name}.{kind}"] for name in "qkv"]
+                published[f"{before}.attn.qkv.{kind}"] = torch.cat(parts)
+            elif not re.search(r"\.attn\.[kv]\.\w+$", key):
+                published[key] = value
+        return published
 
 
 def _scale(state: State) -> int:
