@@ -22,7 +22,7 @@ from srquant.errors import ImageError, NetworkError, UnlikeWarning
 from srquant.layers import QuantLayer
 from srquant.networks.base import SRNetwork
 from srquant.networks.modules import MatMul
-from srquant.networks.probing import hooks
+from srquant.networks.probing import Origins, hooks
 
 N = TypeVar("N", bound=nn.Module)
 Kind = Literal["conv", "linear", "matmul"]
@@ -39,7 +39,8 @@ class Point:
     """A multiplication that can be quantized.
 
     ``multiply_adds`` is per pixel of the low-resolution input; ``weights`` counts the weight's elements (0 for an
-    attention product).
+    attention product); ``origins`` names, for each operand that is an activation, the operator whose output it is
+    (``softmax``, ``gelu``, ``native_layer_norm``, …; see :class:`~srquant.networks.probing.Origins`).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Point:
     role: str
     multiply_adds: float
     weights: int
+    origins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def survey(network: SRNetwork) -> Survey:
     Modules that never run, and subclasses that may compute something else, are no points.
     """
     order: dict[str, float] = {}
+    made: dict[str, tuple[str, ...]] = {}
+    origins = Origins()
     edges = network.edges
     modules = modules_of(network)
     device = next(network.parameters()).device
@@ -75,11 +79,15 @@ def survey(network: SRNetwork) -> Survey:
             work = output.numel() * inputs[0].shape[-1]
         order[name] = order.get(name, 0.0) + work / _PROBE**2
 
-    chosen = {name: partial(count, name) for name, module in modules.items() if type(module) in _KINDS}
-    with hooks(network, after=chosen), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
+        made[name] = tuple(origins.of(operand) for operand in operands)
+
+    chosen = [name for name, module in modules.items() if type(module) in _KINDS]
+    before, after = ({name: partial(call, name) for name in chosen} for call in (look, count))
+    with hooks(network, before, after), torch.no_grad(), FlopCounterMode(display=False) as counter, origins:
         network(probe)
     points = (
-        Point(name, _KINDS[type(modules[name])], edges.role(name), work, _weights(modules[name]))
+        Point(name, _KINDS[type(modules[name])], edges.role(name), work, _weights(modules[name]), made[name])
         for name, work in order.items()
     )
     return Survey(tuple(points), counter.get_total_flops() / 2 / _PROBE**2)
