@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from srquant.errors import ArgumentError
 from srquant.functional import grid_levels, quantize
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
-from srquant.ranges import Extremes, LeastSquares, Lloyd, PiecewiseSearch, Quantiles, quantile
+from srquant.ranges import BoundSearch, Extremes, LeastSquares, Lloyd, PiecewiseSearch, Quantiles, quantile
 from srquant.sorted_values import SortedValues, thin
 
 
@@ -110,7 +110,7 @@ def test_symmetric_least_squares_is_the_best_candidate() -> None:
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 def test_constant_tensors_have_bounds(value: float) -> None:
     rows = torch.full((1, 10), value)
-    for rule in (Extremes(), Quantiles(), LeastSquares(4)):
+    for rule in (Extremes(), Quantiles(), LeastSquares(4), BoundSearch(4), BoundSearch(4, "upper")):
         bounds = rule(rows)
         levels = grid_levels(torch.cat((bounds["lower"], bounds["upper"])), (15,))
         assert float((levels - value).abs().min()) <= 1e-6
@@ -191,3 +191,37 @@ def test_lloyd_has_no_larger_error_than_where_it_starts(bits: int, shape: str) -
     assert float(after) <= float(before) * (1 + 1e-6) + 1e-9
     if shape != "constant":
         assert float(after) < 0.95 * float(before)
+
+
+def dobi_slowly(v: torch.Tensor, b: int, one_sided: bool, K: int = 100) -> tuple[float, float]:
+    """The paper's loop: quantize the whole tensor with every candidate."""
+    v = v.double()
+    best, found = float("inf"), (0.0, 0.0)
+    step = (v.max() - v.min()) / (K if one_sided else 2 * K)
+    for i in range(K):
+        l, u = (v.min() if one_sided else v.min() + i * step), v.max() - i * step
+        q = ((v.clamp(l, u) - l) / (u - l) * (2**b - 1)).round() / (2**b - 1) * (u - l) + l
+        error = float((v - q).square().sum())
+        if error < best:
+            best, found = error, (float(l), float(u))
+    return found
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "gelu", "softmax"])
+def test_bound_search_chooses_what_the_paper_loops_to(kind: str, bits: int) -> None:
+    x = torch.randn(2, 3000)
+    rows = {"normal": x, "heavy": x**3, "gelu": torch.nn.functional.gelu(x), "softmax": (4 * x).softmax(1)}[kind]
+    for sides, one_sided in (("both", False), ("upper", True), ("auto", kind == "softmax")):
+        found = BoundSearch(bits, sides)(rows)
+        for number, row in enumerate(rows):
+            lower, upper = dobi_slowly(row, bits, one_sided)
+            assert float(found["lower"][number]) == pytest.approx(lower, rel=1e-5, abs=1e-6), sides
+            assert float(found["upper"][number]) == pytest.approx(upper, rel=1e-5, abs=1e-6), sides
+
+
+def test_one_side_moves_in_a_one_sided_search() -> None:
+    rows = torch.nn.functional.gelu(torch.randn(1, 5000))
+    bounds = BoundSearch(3, "upper")(rows)
+    assert float(bounds["lower"]) == float(rows.min()) < 0
+    assert float(bounds["upper"]) < float(rows.max())

@@ -68,7 +68,7 @@ class LeastSquares:
         self, ordered: SortedValues, lows: Tensor, highs: Tensor, low: Tensor, high: Tensor, error: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best of the candidates ``r c`` and what was best before."""
-        errors = ordered.squared_error(grid_levels(torch.stack((lows, highs), -1), ((1 << self.bits) - 1,)))
+        errors = uniform_errors(ordered, lows, highs, self.bits)
         least, place = errors.min(1)
         better = least < error
         pick = place[:, None]
@@ -77,3 +77,8 @@ class LeastSquares:
             torch.where(better, highs.gather(1, pick)[:, 0], high),
             torch.where(better, least, error),
         )
+
+
+def uniform_errors(ordered: SortedValues, lows: Tensor, highs: Tensor, bits: int) -> Tensor:
+    """Sum of squared errors of the uniform quantizer with each of the bounds ``r c``; ``r c``, float64."""
+    return ordered.squared_error(grid_levels(torch.stack((lows, highs), -1), ((1 << bits) - 1,)))
