@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from srquant.surgery import to_network
 _TINY = 1e-12
 _SAVE_EVERY = 50
 """Steps between two savings of the state."""
+_ROWS = 30
+"""Of the curve, where the length of a run is given in steps."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class LearningSettings:
 
     epochs: int = 10
     """Passes over the calibration patches."""
+    steps: int | None = None
+    """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
+    begins. An epoch of the curve is then a thirtieth of the steps."""
     batch: int = 2
     rate: float = 1e-3
     """Learning rate of Adam at the start."""
-    schedule: Literal["exponential", "cosine"] = "exponential"
+    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
     """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
     decay: float = 0.9
     beta1: float = 0.9
@@ -56,8 +61,14 @@ class LearningSettings:
     """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
     seed: int = 0
     """Decides the order of the patches."""
+    cache: int | None = None
+    """MiB for what the float network gives: kept for as many patches as fit, computed again for the others. A number,
+    whatever it is, gives the same bytes: the float network then works on one patch at a time. None lets it work on
+    the batches of the quantized one and keeps nothing."""
 
     def __post_init__(self) -> None:
+        if (self.steps is not None and self.steps < 1) or (self.cache is not None and self.cache < 0):
+            raise ArgumentError(f"{self}: steps must be at least 1 and cache at least 0, or none")
         if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or not 0 < self.decay <= 1:
             raise ArgumentError(f"{self}: epochs and batch must be at least 1, rate above 0, decay in (0, 1]")
 
@@ -181,12 +192,15 @@ class _Run:
         self.stages, self.settings, self.path, self.group = stages, settings, path, group
         self.batches = -(-len(patches) // settings.batch)
         self.total = settings.epochs * self.batches
+        if settings.steps is not None:
+            self.batches, self.total = -(-settings.steps // _ROWS), settings.steps
         self.step = 0
         self.sums: dict[str, float] = {}
         self.epochs: list[Epoch] = []
         self.quantizers = [module for module in modules_of(student).values() if isinstance(module, Quantizer)]
         self.mover = _Mover(stages, settings)
         self.autocast = autocast(next(teacher.parameters()).device, settings.precision)
+        self.expected = _Teacher(partial(self._run, teacher), settings.cache)
         self.identity = self._identify()
 
     def _identify(self) -> str:
@@ -196,7 +210,10 @@ class _Run:
             for stage in self.stages
         ]
         quantizers = [[quantizer.name, quantizer.arguments()] for quantizer in self.quantizers]
-        content = [to_json(self.settings), self.patches.describe(), stages, repr(self.loss), quantizers]
+        settings = {name: value for name, value in to_json(self.settings).items() if value is not None}
+        if "cache" in settings:
+            settings["cache"] = "any"  # its size changes nothing
+        content = [settings, self.patches.describe(), stages, repr(self.loss), quantizers]
         digest = hashlib.sha256(json.dumps(content).encode())
         for value in self.teacher.state_dict().values():
             digest.update(value.cpu().contiguous().numpy().tobytes())
@@ -206,9 +223,7 @@ class _Run:
         """Take one step; give the parts of the loss before it."""
         epoch, place = divmod(self.step, self.batches)
         stage = self.stages[epoch % len(self.stages)]
-        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.patches))
-        size = self.settings.batch
-        parts = self._gradients(stage, [int(index) for index in order[place * size : (place + 1) * size]])
+        parts = self._gradients(stage, self._draw())
         if self.step and self.step % _SAVE_EVERY == 0:
             self._save()  # only now are the bounds known to give a finite loss
         self.mover.move(stage, self._rate())
@@ -218,11 +233,27 @@ class _Run:
         self.step += 1
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        if self.step % self.batches == 0:
-            means = {name: value / self.batches for name, value in self.sums.items()}
+        if self.step % self.batches == 0 or self.step == self.total:
+            means = {name: value / (place + 1) for name, value in self.sums.items()}
             self.epochs.append(Epoch(epoch + 1, stage.name, means))
             self.sums = {}
         return parts
+
+    def _draw(self) -> list[int]:
+        """Numbers of the patches of the present step."""
+        count, size = len(self.patches), self.settings.batch
+        first = self.step * size
+        if self.settings.steps is None:
+            epoch, place = divmod(self.step, self.batches)
+            return self._order(epoch)[place * size : (place + 1) * size]
+        passes = range(first // count, (first + size - 1) // count + 1)
+        drawn = [index for number in passes for index in self._order(number)]
+        return drawn[first % count : first % count + size]
+
+    def _order(self, number: int) -> list[int]:
+        """Of the patches in one pass over them."""
+        order = np.random.default_rng((self.settings.seed, number)).permutation(len(self.patches))
+        return [int(index) for index in order]
 
     def _gradients(self, stage: Stage, indices: list[int]) -> dict[str, float]:
         """Run teacher and student on this process's share of the patches; leave gradients in the parameters."""
@@ -232,8 +263,7 @@ class _Run:
         parts = dict.fromkeys(self.loss.parts, torch.zeros((), device=learned[0].device))
         if own:
             images = self.patches.batch(own)
-            with torch.no_grad():
-                expected = self._run(self.teacher, images)
+            expected = self.expected(own, images)
             found = self._run(self.student, images)
             parts = {name: value * (len(own) / len(indices)) for name, value in self.loss(found, expected).items()}
             loss = torch.stack(list(parts.values())).sum()
@@ -269,6 +299,8 @@ class _Run:
 
     def _rate(self) -> float:
         settings = self.settings
+        if settings.schedule == "constant":
+            return settings.rate
         if settings.schedule == "cosine":
             return settings.rate * 0.5 * (1 + math.cos(math.pi * self.step / self.total))
         return settings.rate * settings.decay ** (self.step // self.batches)
@@ -304,6 +336,34 @@ class _Run:
             for name, parameter in self.mover.parameters.items():
                 parameter.copy_(state["parameters"][name])
         self.mover.adam.load_state_dict(state["adam"])
+
+
+class _Teacher:
+    """What the float network gives for patches; computed once for each, as far as memory allows."""
+
+    def __init__(self, run: Callable[[Tensor], Outputs], cache: int | None) -> None:
+        self._run = run
+        self._room = None if cache is None else cache << 20
+        self._kept: dict[int, Outputs] = {}
+
+    @torch.no_grad()
+    def __call__(self, indices: Sequence[int], images: Tensor) -> Outputs:
+        """For the patches of these numbers, stacked in ``images``."""
+        if self._room is None:
+            return self._run(images)
+        found = [self._of(index, images[place : place + 1]) for place, index in enumerate(indices)]
+        features = {name: torch.cat([row.features[name] for row in found]) for name in found[0].features}
+        return Outputs(torch.cat([row.images for row in found]), features)
+
+    def _of(self, index: int, image: Tensor) -> Outputs:
+        found = self._kept.get(index)
+        if found is not None:
+            return found
+        made = self._run(image)
+        room = cast(int, self._room) - sum(value.nbytes for value in (made.images, *made.features.values()))
+        if room >= 0:
+            self._kept[index], self._room = made, room
+        return made
 
 
 class _Mover:
