@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,23 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
+from srquant.finetune import LearningSettings
 from srquant.images import Calibration
 from srquant.layers import CodedWeight
 from srquant.methods import Method, all_methods
 from srquant.model import Model, load
 from srquant.quantizers import Quantizer
 from srquant.surgery import hooks, quant_layers
+
+SHORT: dict[str, dict[str, object]] = {
+    "2dquant": {"finetuning": LearningSettings(steps=4, batch=3, rate=1e-4, schedule="cosine", cache=8)},
+}
+"""Fields of methods whose defaults take long."""
+
+
+def configured(method: str, **fields: object) -> Method:
+    return all_methods()[method](**{**SHORT.get(method, {}), **fields})
+
 
 each_method = pytest.mark.parametrize("method", sorted(all_methods()))
 each_network = pytest.mark.parametrize("network", NETWORK_NAMES)
@@ -36,7 +47,7 @@ def quantized(network: str, method: str, folder: Path, bits: int = 3) -> Case:
     teacher = Model(small_networks()[network], f"{network}.pth")
     before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
     patches = Calibration.from_low_resolution(folder, count=6, size=24)
-    return Case(teacher, before, all_methods()[method](bits=bits, weight_bits=4).quantize(teacher, patches))
+    return Case(teacher, before, configured(method, bits=bits, weight_bits=4).quantize(teacher, patches))
 
 
 @pytest.fixture
@@ -117,7 +128,7 @@ def test_eight_bits_stay_close_to_float(network: str, method: str, low_images: P
     torch.manual_seed(0)
     teacher = Model(small_networks()[network], "x")
     patches = Calibration.from_low_resolution(low_images, count=6, size=24)
-    student = all_methods()[method](bits=8).quantize(teacher, patches)
+    student = configured(method, bits=8).quantize(teacher, patches)
     images = patches.batch(range(3))
     expected = teacher(images)
     error = (student(images) - expected).square().mean() / expected.var()
@@ -127,10 +138,10 @@ def test_eight_bits_stay_close_to_float(network: str, method: str, low_images: P
 
 @each_method
 def test_edges_and_exceptions(method: str, edsr: Model, calibration: Calibration) -> None:
-    kind = all_methods()[method]
+    kind = partial(configured, method)
 
-    def bits(configured: Method) -> dict[str, tuple[int, int]]:
-        model = configured.quantize(edsr, calibration)
+    def bits(chosen: Method) -> dict[str, tuple[int, int]]:
+        model = chosen.quantize(edsr, calibration)
         return {layer.name: (layer.right.bits, layer.left.bits) for layer in model.layers()}
 
     body = {f"body.{i}.body.{j}" for i in range(2) for j in (0, 2)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,11 @@ class Calibration:
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Some patches, stacked."""
         return torch.stack([self.patch(index) for index in indices])
+
+    def at_most(self, count: int, size: int) -> Calibration:
+        """No more patches than ``count``, none larger than ``size``, of the same images and by the same seed."""
+        count, size = min(count, self.count), min(size, self.size)
+        return self if (count, size) == (self.count, self.size) else replace(self, count=count, size=size, wanted=size)
 
     def describe(self) -> str:
         """A line for reports."""

@@ -9,6 +9,8 @@ from srquant.methods.oaptq import OAPTQ as OAPTQ
 from srquant.methods.oaptq import PLQ as PLQ
 from srquant.methods.percentile import Percentile as Percentile
 from srquant.methods.recipe import SRQuant as SRQuant
+from srquant.methods.two_d_quant import DOBI as DOBI
+from srquant.methods.two_d_quant import TwoDQuant as TwoDQuant
 from srquant.plugins import plugin, plugins
 
 

@@ -20,7 +20,7 @@ Bits = tuple[int, int] | None
 class WeightSettings:
     """How weights are quantized."""
 
-    range: Literal["extremes", "quantiles", "least_squares"] = "extremes"
+    range: Literal["extremes", "quantiles", "least_squares", "bound_search"] = "extremes"
     symmetric: bool = True
     """[-u, u] (OAPTQ §3.1) instead of [l, u]."""
     per_channel: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from typing import Literal
 
 from srquant.errors import ArgumentError
 from srquant.methods.base import Bits, Method, parse_rule
@@ -11,6 +12,10 @@ from srquant.model import Model
 from srquant.networks.base import SRNetwork
 from srquant.storage import Kept
 from srquant.surgery import Fold, Point, Survey, fold_batch_norm, survey
+
+Scope = Literal["auto", "transformer", "all"]
+"""``transformer``: linear maps and attention products only, every convolution stays float; ``auto``: that for networks
+with attention products, or whose linear maps do most of the multiplying, and ``all`` for the others."""
 
 _EIGHT_BIT_ROLES = ("first", "upsampler", "last")
 _FLOAT_ROLES = ("first", "after_body", "upsampler", "last")
@@ -46,11 +51,17 @@ class Plan:
         return sum(target.point.multiply_adds for target in self.targets) / self.survey.multiply_adds
 
 
-def make_plan(model: Model, method: Method) -> Plan:
+def make_plan(model: Model, method: Method, scope: Scope = "all") -> Plan:
     """Fold normalisations, find the multiplications, and decide the bits of each.
 
+    Args:
+        model: A float model.
+        method: Says bits, edges and exceptions; an exception counts whatever the scope.
+        scope: What else is quantized.
+
     Raises:
-        ArgumentError: The model is quantized already, or a rule of ``layers`` matches no layer.
+        ArgumentError: The model is quantized already, a rule of ``layers`` matches no layer, or the network has nothing
+            of the scope.
     """
     if model.record is not None:
         raise ArgumentError(f"the model is quantized already (by {model.record.method}); start from float weights")
@@ -65,8 +76,9 @@ def make_plan(model: Model, method: Method) -> Plan:
             )
     targets: list[Target] = []
     kept: list[Kept] = []
+    skipped = ("conv",) if _is_transformer(network, found, scope) else ()
     for point in found.points:
-        bits, reason = _bits(point, method, rules)
+        bits, reason = _bits(point, method, rules, skipped)
         if bits is None:
             kept.append(Kept(point.name, reason, point.multiply_adds / found.multiply_adds))
         else:
@@ -79,10 +91,23 @@ def make_plan(model: Model, method: Method) -> Plan:
     return Plan(network, folds, found, tuple(targets), tuple(kept))
 
 
-def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]]) -> tuple[Bits, str]:
+def _is_transformer(network: SRNetwork, found: Survey, scope: Scope) -> bool:
+    """Whether only linear maps and attention products are quantized."""
+    work = {kind: sum(p.multiply_adds for p in found.points if p.kind == kind) for kind in ("conv", "linear", "matmul")}
+    if scope == "transformer" and not work["linear"] + work["matmul"]:
+        raise ArgumentError(
+            f"scope=transformer: {network.name} has no linear maps or attention products; use scope=all or scope=auto"
+        )
+    mostly = work["matmul"] > 0 or work["linear"] > found.multiply_adds / 2
+    return scope == "transformer" or (scope == "auto" and mostly)
+
+
+def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]], skipped: tuple[str, ...]) -> tuple[Bits, str]:
     for pattern, bits in reversed(rules):
         if fnmatch.fnmatchcase(point.name, pattern):
             return bits, f"asked for ({pattern})"
+    if point.kind in skipped:
+        return None, "scope=transformer"
     if method.edges == "float" and point.role in _FLOAT_ROLES:
         return None, f"edges=float ({point.role.replace('_', ' ')})"
     if method.edges == "8bit" and point.role in _EIGHT_BIT_ROLES:

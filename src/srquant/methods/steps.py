@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, cast
 
@@ -20,8 +20,9 @@ from srquant.methods.plan import Plan
 from srquant.model import Model
 from srquant.progress import track
 from srquant.quantizers import Quantizer, Symmetric, Uniform
-from srquant.ranges import Bounds, Extremes, LeastSquares, Quantiles, Range
+from srquant.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles, Range
 from srquant.settings import to_json
+from srquant.sorted_values import thin
 from srquant.storage import Record
 from srquant.surgery import flat, observe, require_finite, swap
 
@@ -97,6 +98,55 @@ class OutputSizes:
     def root_mean_square(self, name: str) -> float:
         """Of one output, over all images."""
         return math.sqrt(self._squares[name] / self._images[name])
+class RangeOfOperand(Protocol):
+    """The rule for the range of an operand, which may depend on what the operand is."""
+
+    def __call__(self, bits: int, origin: str, /) -> Range:
+        """The range for a bit width and the operator whose output the operand is (``Point.origins``)."""
+        ...
+
+
+def observe_at_once(
+    plan: Plan, calibration: Calibration, batch: int, range_of: RangeOfOperand, samples: int = 1 << 17
+) -> Observed:
+    """Run the calibration patches through the float network once, and measure each range on the values of all patches.
+
+    The patches pass in batches. Of each batch both extremes of an operand and an even sample of its values are kept
+    (all values, if all patches together have few), so that memory depends on the network, not on the patches: at most
+    eleven times ``samples`` values for each operand, and less than twice where there are many to choose from.
+
+    Args:
+        plan: The network and its targets.
+        calibration: LR patches.
+        batch: How many pass together.
+        range_of: The range to measure.
+        samples: Values of an operand that are enough.
+    """
+    pieces: dict[tuple[str, int], list[Tensor]] = {}
+    part = 0
+
+    def look(name: str, place: int, operand: Tensor) -> None:
+        row = flat(operand)
+        extremes = list(Extremes()(row).values())
+        require_finite(name, extremes)
+        kept = thin(row, max(samples * part // len(calibration), 1))
+        ends = extremes if kept.shape[1] < row.shape[1] else []
+        pieces.setdefault((name, place), []).append(torch.cat((kept[0], *ends)))
+
+    def batches() -> Iterator[Tensor]:
+        nonlocal part
+        for images in calibration.batches(batch):
+            part = len(images)
+            yield images
+
+    observe(plan.network, plan.names, track(batches(), "Calibrating", -(-len(calibration) // batch)), look)
+    observed: Observed = {}
+    for target in plan.targets:
+        for place, origin in enumerate(target.point.origins):
+            rows = torch.cat(pieces.pop((target.point.name, place)))[None]
+            bounds = range_of(target.activation_bits, origin)(rows)
+            observed[target.point.name, place] = {name: value[0] for name, value in bounds.items()}
+    return observed
 
 
 def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings) -> Quantizer:
@@ -105,6 +155,8 @@ def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings) -> Qua
     bounds: Bounds
     if settings.range == "least_squares":
         bounds = LeastSquares(bits, settings.symmetric)(rows)
+    elif settings.range == "bound_search":  # of mirrored values both ends stay mirrored
+        bounds = BoundSearch(bits)(torch.cat((rows, -rows), 1) if settings.symmetric else rows)
     elif settings.range == "quantiles":
         bounds = Quantiles()(rows.abs() if settings.symmetric else rows)
     else:

@@ -1,0 +1,172 @@
+"""2DQuant: distribution-oriented bound initialisation (DOBI), then distillation quantization calibration (DQC).
+
+Source: "2DQuant: Low-bit Post-Training Quantization for Image Super-Resolution" (NeurIPS 2024) and its released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError
+from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
+from srquant.images.calibration import Calibration
+from srquant.layers import QuantLayer
+from srquant.methods.base import Method, ObservationSettings, WeightSettings
+from srquant.methods.plan import Plan, Scope, make_plan
+from srquant.methods.steps import build_layers, finish, observe_at_once
+from srquant.model import Model
+from srquant.quantizers import Uniform
+from srquant.ranges import BoundSearch
+from srquant.surgery import swap
+
+_ONE_SIDED = ("softmax", "gelu", "relu", "silu")
+"""Operators whose outputs crowd at a lower bound. The paper names the first two; the others do the same."""
+
+_PAPER = LearningSettings(steps=3000, batch=32, rate=1e-2, schedule="cosine", cache=512)
+_RELEASED = LearningSettings(steps=4000, batch=16, rate=1e-2, schedule="constant", beta2=0.99, cache=512)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DOBI(Method):
+    """Uniform quantizers per tensor, asymmetric for weights too, each with the best of 100 pairs of bounds.
+
+    Roughly symmetric tensors are searched from both ends; tensors that come out of a softmax, a GELU or one of their
+    kind from the upper end alone (see :class:`~srquant.ranges.BoundSearch`). Which tensor is of which kind is read off
+    the network: the operator whose output it is. Where something lies between that operator and the multiplication, as
+    a pooling, values decide: a tensor without a value below zero counts as one-sided.
+
+    Source: 2DQuant, DOBI. Its networks are SwinIR-light: q, k, v, proj, fc1, fc2 and both operands of both attention
+    products of every block, 16 quantizers a block; convolutions stay float. Differs: long tensors are searched on an
+    even sample of at least 130,000 values, with the extremes of all.
+    """
+
+    name = "dobi"
+
+    scope: Scope = "auto"
+    """``transformer``: linear maps and attention products, as published; ``all``: convolutions too, their ends by
+    ``edges``; ``auto``: ``transformer`` for networks with attention, ``all`` for convolutional ones."""
+    patches: int = 32
+    """How many of the calibration patches are looked at: the paper's one batch."""
+    patch: int = 64
+    """Largest height and width of a patch; larger ones are cut again from the same images."""
+    as_released: bool = False
+    """As the released code computes it, which never takes the one-sided search."""
+    weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="bound_search", symmetric=False))
+    observation: ObservationSettings = field(default_factory=lambda: ObservationSettings(batch=8))
+    """``batch`` patches pass together, which bounds memory and changes nothing; there is no moving average."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scope not in ("auto", "transformer", "all"):
+            raise ArgumentError(f"scope={self.scope!r} is not one of auto, transformer, all")
+        if self.patches < 1 or self.patch < 16:
+            raise ArgumentError(f"patches={self.patches}, patch={self.patch}: at least 1 patch of at least 16 pixels")
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self, self.scope)
+        patches = calibration.at_most(self.patches, self.patch)
+        return finish(model, plan, self.search(plan, patches), self, patches)
+
+    def search(self, plan: Plan, patches: Calibration) -> dict[str, QuantLayer]:
+        """Layers with the bounds that DOBI finds on these patches."""
+        bounds = observe_at_once(plan, patches, self.observation.batch, self.range)
+        return build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found))
+
+    def range(self, bits: int, origin: str) -> BoundSearch:
+        """The search for the output of an operator."""
+        if self.as_released:
+            return BoundSearch(bits)
+        return BoundSearch(bits, "upper" if origin in _ONE_SIDED else "auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoDQuant(DOBI):
+    """DOBI, then all bounds learned together from the float network, on LR images alone.
+
+    The loss is ``mean |O_q − O| + 5 · mean (F_q/‖F_q‖₂ − F/‖F‖₂)²``: O the images in [0, 1], F the network's taps (in
+    SwinIR the outputs of its RSTBs), each sample divided by its own norm, the mean taken over taps and values. Adam at
+    an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32 patches 64×64. These are the
+    paper's as far as known: the betas, the cosine and the numbers of steps and patches are recalled, not checked.
+
+    Differs: patches are drawn from the calibration's, where the paper crops its whole training set anew in every step.
+    A rate of 0.01 fits networks whose images lie in [0, 1]; where they lie in 0…255 bounds hardly move at it, and
+    ``learning=relative`` is the way out.
+
+    ``as_released`` follows the code instead: betas 0.9 and 0.99, the rate constant, 4000 steps of 16 patches, DOBI from
+    both ends for all tensors, and each mean divided by the number of its elements once more (by that of one image for
+    O; the taps' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps the steps.
+    Differs: the code divides by norms without differentiating them. Set it before single fields of ``finetuning``.
+    """
+
+    name = "2dquant"
+
+    features: float = 5.0
+    """Weight of L_feature."""
+    learning: Literal["absolute", "relative"] = "absolute"
+    """Whether Adam's rate is absolute, as published, or a share of each bound."""
+    finetuning: LearningSettings = _PAPER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features < 0 or self.learning not in ("absolute", "relative"):
+            raise ArgumentError(
+                f"features={self.features}, learning={self.learning!r}: features must be at least 0 and learning "
+                f"absolute or relative"
+            )
+        if self.as_released and self.finetuning == _PAPER:
+            object.__setattr__(self, "finetuning", _RELEASED)
+
+    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+        plan = make_plan(model, self, self.scope)
+        layers = self.search(plan, calibration.at_most(self.patches, self.patch))
+        patches = calibration.at_most(len(calibration), self.patch)
+        student = swap(plan.network, layers)
+        divided = self.finetuning.batch if self.as_released else None
+        loss = DistillationLoss(plan.network.taps, self.features, divided)
+        curve = finetune(student, plan.network, patches, (self.stage(layers),), loss, self.finetuning, state)
+        return finish(model, plan, layers, self, patches, curve)
+
+    def stage(self, layers: Mapping[str, QuantLayer]) -> Stage:
+        """All bounds at once."""
+        bounds: dict[str, nn.Parameter] = {}
+        for name, layer in layers.items():
+            for side, quantizer in layer.quantizers().items():
+                bounds |= {f"{name}.{side}.{bound}": value for bound, value in quantizer.named_parameters()}
+        return Stage("bounds", (Group(bounds, relative=self.learning == "relative"),))
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """``L_output + w · L_feature``; see :class:`TwoDQuant`.
+
+    Args:
+        taps: Modules whose outputs are compared; without any L_feature is zero.
+        features: w.
+        divided: As released: the number of patches in a batch, to divide by numbers of elements once more.
+    """
+
+    taps: Sequence[str]
+    features: float = 5.0
+    divided: int | None = None
+    parts: Sequence[str] = ("L_output", "L_feature")
+
+    def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        output = F.l1_loss(student.images, teacher.images)
+        terms = [self._feature(student.features[tap], teacher.features[tap]) for tap in self.taps]
+        feature = torch.stack(terms) if terms else torch.zeros_like(output)[None]
+        if self.divided is None:
+            return {"L_output": output, "L_feature": self.features * feature.mean()}
+        return {"L_output": output / student.images[0].numel(), "L_feature": self.features * feature.sum()}
+
+    def _feature(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples and values of the squared difference of the normalised."""
+        count = student[0].numel()
+        mean = normalised_distance(student, teacher).square().mean() / count
+        return mean if self.divided is None else mean / (self.divided * count)
