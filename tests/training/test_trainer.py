@@ -87,6 +87,39 @@ def test_batch_normalisations_are_averaged_and_kept(photos: Path, tmp_path: Path
     assert int(norm.num_batches_tracked) == 6
 
 
+def test_a_run_ends_with_its_time(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves ten seconds a step: a minute holds six steps, and the learning rate falls to its end."""
+    rates: list[float] = []
+    learn, now = trainer._Run._learn, [0.0]
+
+    def ticking(self, low, high):
+        now[0] += 10.0
+        rates.append(self._learning_rate())
+        return learn(self, low, high)
+
+    monkeypatch.setattr(trainer._Run, "_learn", ticking)
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    config = replace(CONFIG, steps=1000, warmup=1, minutes=1.0, save_every=1000, save_minutes=0.4)
+    saved: list[int] = []
+    save = trainer._Run.save
+    monkeypatch.setattr(trainer._Run, "save", lambda self: (saved.append(self.step), save(self)))
+    trained = run(photos, tmp_path / "s", config)
+    assert len(rates) == 6
+    assert trained.curve[-1].step == 6
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1 * rates[0]
+    assert saved == [3, 6]
+    again = run(photos, tmp_path / "s", config)
+    assert len(rates) == 6, "a run whose time is over is not gone on with"
+    assert all(torch.equal(value, weights(again)[key]) for key, value in weights(trained).items())
+
+
+@pytest.mark.parametrize("fields", [{"minutes": 0.0}, {"save_minutes": -1.0}])
+def test_bad_times(fields: dict[str, float]) -> None:
+    with pytest.raises(ArgumentError, match="give more than 0, or none"):
+        TrainingConfig(**fields)
+
+
 def test_another_configuration_does_not_go_on(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "s")
     with pytest.raises(TrainingError, match="unfinished run of another configuration"):

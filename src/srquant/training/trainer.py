@@ -49,6 +49,15 @@ class TrainingConfig:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the forward pass; auto is bf16 on a GPU and float32 elsewhere. CPUs with AMX train faster in bf16."""
     seed: int = 0
+    minutes: float | None = None
+    """The run also ends when its stretches have taken so long together; the learning rate then falls with the clock.
+    Such a run does not repeat bit by bit."""
+    save_minutes: float | None = None
+    """The state is also saved when so much time has passed since the last time."""
+
+    def __post_init__(self) -> None:
+        if any(value is not None and value <= 0 for value in (self.minutes, self.save_minutes)):
+            raise ArgumentError(f"minutes={self.minutes}, save_minutes={self.save_minutes}: give more than 0, or none")
 
 
 @dataclass(frozen=True)
@@ -133,12 +142,15 @@ class _Run:
         self.forward: nn.Module = nn.parallel.DistributedDataParallel(self.network) if group.count > 1 else self.network
         self.optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, (0.9, config.beta2), fused=True)
         self.step = 0
+        self.progress = 0.0
+        """Part of the run that is done, by steps or by the clock, whichever is further."""
         self.curve: list[Point] = []
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         """Sum over the steps since the last row of the curve."""
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
         self.autocast = autocast(device, config.precision)
-        self.identity = to_json(config) | {"network": network.name, "hyper": to_json(network.config)}
+        decided = {name: value for name, value in to_json(config).items() if value is not None}
+        self.identity = decided | {"network": network.name, "hyper": to_json(network.config)}
         require_writable(path)
 
     def resume(self) -> None:
@@ -157,6 +169,7 @@ class _Run:
         self.loss = state["loss"]
         self.curve = [Point(*row) for row in state["curve"]]
         self.started -= state["seconds"]
+        self.progress = self._measure_progress()
 
     def save(self) -> None:
         if not self.group.first:
@@ -173,6 +186,7 @@ class _Run:
         }
         with replacing(self.path) as temporary:
             torch.save(state, temporary)
+        self.saved = time.monotonic()
 
     def go(self) -> None:
         config = self.config
@@ -181,12 +195,15 @@ class _Run:
                 self.loss += self._learn(low, high)
                 self.step += 1
                 shown.advance()
-                last = self.step == config.steps
+                self.progress = self._measure_progress()
+                last = self.progress >= 1
                 if self.step % config.validation_every == 0 or last:
                     self._validate(shown)
-                if self.step % config.save_every == 0 or last:
+                if self.step % config.save_every == 0 or last or self._save_is_due():
                     self._require_finite()
                     self.save()
+                if last:
+                    break
 
     def finish(self) -> Trained:
         self.network.load_state_dict(self.average)
@@ -211,10 +228,26 @@ class _Run:
                 self.average[key].copy_(value)
         return loss.detach()
 
+    def _measure_progress(self) -> float:
+        """The same in all processes."""
+        done = self.step / self.config.steps
+        if self.config.minutes is None:
+            return done
+        seconds = time.monotonic() - self.started
+        if self.group.count > 1:
+            together = torch.tensor(seconds, device=self.device)
+            self.group.sum([together])
+            seconds = float(together) / self.group.count
+        return max(done, seconds / (60 * self.config.minutes))
+
+    def _save_is_due(self) -> bool:
+        limit = self.config.save_minutes
+        return limit is not None and time.monotonic() - self.saved >= 60 * limit
+
     def _learning_rate(self) -> float:
         config = self.config
         rise = min(1.0, (self.step + 1) / max(config.warmup, 1))
-        fall = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        fall = 0.5 * (1 + math.cos(math.pi * self.progress))
         return config.learning_rate * rise * (0.01 + 0.99 * fall)
 
     def _validate(self, shown: Bar) -> None:
@@ -249,7 +282,7 @@ class _Run:
 
         def batches(pool: ThreadPoolExecutor) -> Iterator[tuple[Tensor, Tensor]]:
             following = pool.submit(make, self.step)
-            for step in range(self.step, config.steps):
+            for step in range(self.step, config.steps if self.progress < 1 else self.step):
                 current = following.result()
                 if step + 1 < config.steps:
                     following = pool.submit(make, step + 1)
