@@ -1,6 +1,6 @@
 """Float SwinIR against spandrel's on equal weights and inputs: python -m benchmarks.attention.
 
-Prints a Markdown table. The two take turns on the same images; both are compared before, so that equal things are timed.
+Prints a Markdown table. The two take turns on the same images; before, their outputs are compared.
 One row is a single window attention, the others whole networks (SwinIR-light ×4) on images of several sizes.
 """
 

@@ -138,7 +138,9 @@ def test_compression_is_what_2dquant_prints(low_images: Path, tmp_path: Path, ru
     code, text, _ = run("inspect", path)
     assert code == 0
     real = 4 * sizes.parameters / path.stat().st_size
-    assert f"compression: 3.47× by weights, 3.60× with biases counted at the weights' bits, {real:.2f}× as a file" in text
+    assert (
+        f"compression: 3.47× by weights, 3.60× with biases counted at the weights' bits, {real:.2f}× as a file" in text
+    )
     assert 3.3 < real < 3.47, "bounds, codes and header are in the file too"
 
 
