@@ -13,14 +13,15 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from tests.images.test_pairs import make_pair
 from torch import Tensor
 
-from srquant.analysis import clip_outliers, distributions, most_different, sensitivity
+from srquant.analysis import bound_places, clip_outliers, distributions, most_different, sensitivity
 from srquant.errors import ArgumentError
 from srquant.evaluation import enlarge, evaluate
 from srquant.images import Calibration, PairFolder, find_pairs, read_picture
-from srquant.methods import PLQ, MinMax
+from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
+from srquant.methods.base import WeightSettings
 from srquant.metrics import cielab, colour_shift, psnr
 from srquant.model import Model
-from srquant.surgery import fold_batch_norm, quant_layers, swap
+from srquant.surgery import fold_batch_norm, observe, quant_layers, swap
 
 
 @pytest.fixture
@@ -124,6 +125,86 @@ def test_distributions_by_hand(edsr: Model, calibration: Calibration) -> None:
         distributions(edsr, calibration, layers=["bodi.*"])
 
 
+def test_attention_operands_and_weights_are_in_the_gallery(low_images: Path) -> None:
+    model = Model(small_networks()["swinir"], "swinir")
+    patches = Calibration.from_low_resolution(low_images, count=2, size=24)
+    block = "layers.0.residual_group.blocks.0"
+    rows = distributions(model, patches, layers=[f"{block}.*"], weights=True)
+    linears = ["attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2"]
+    operands = {*linears, "attn.scores", "attn.scores.right", "attn.mix", "attn.mix.right"}
+    expected = {f"{block}.{name}" for name in operands} | {f"{block}.{name}.weight" for name in linears}
+    assert {row.layer for row in rows} == expected
+    by_name = {row.layer.removeprefix(f"{block}."): row for row in rows}
+    assert 0 <= by_name["attn.mix"].lower < by_name["attn.mix"].upper <= 1, "a softmax"
+    assert -0.18 < by_name["mlp.fc2"].lower < 0, "a GELU"
+    weight = model.network.get_submodule(f"{block}.mlp.fc1").weight
+    assert (by_name["mlp.fc1.weight"].lower, by_name["mlp.fc1.weight"].upper) == (weight.min(), weight.max())
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["swinir", "srresnet"])
+def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
+    """Against sorting every tensor; per-channel bounds row by row."""
+    model = Model(small_networks()[name], name)
+    patches = Calibration.from_low_resolution(low_images, count=5, size=24)
+    methods = {"minmax": MinMax(), "percentile": Percentile(share=0.9), "dobi": DOBI(bits=2), "srquant": None}
+    channels = MSE(weights=WeightSettings(range="least_squares", per_channel=True))
+    quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
+    rows = bound_places(model, quantized, patches)
+    network, _ = fold_batch_norm(model.network)
+    seen: dict[str, list[Tensor]] = {}
+
+    def look(layer: str, place: int, operand: Tensor) -> None:
+        seen.setdefault(f"{layer}.{('left', 'right')[place]}", []).append(operand.flatten().clone())
+
+    observe(network, list(quant_layers(quantized["minmax"].network)), [patches.batch(range(5))], look)
+    found = {(row.model, row.tensor): row for row in rows}
+    assert len(found) == len(rows)
+    for title, other in quantized.items():
+        for layer, quant_layer in quant_layers(other.network).items():
+            for side, quantizer in quant_layer.quantizers().items():
+                weight = getattr(network.get_submodule(layer), "weight", None) if side == "right" else None
+                row = found[title, f"{layer}.{side if weight is None else 'weight'}"]
+                values = torch.cat(seen[f"{layer}.{side}"]) if weight is None else weight
+                ends = quantizer.knots()[..., 0].detach(), quantizer.knots()[..., -1].detach()
+                if ends[0].ndim:
+                    values, ends = values.flatten(1), tuple(end[:, None] for end in ends)
+                assert row.below == pytest.approx(100 * float((values < ends[0]).float().mean()), abs=1e-3)
+                assert row.above == pytest.approx(100 * float((values > ends[1]).float().mean()), abs=1e-3)
+                assert (row.lower, row.upper) == pytest.approx([float(end.mean()) for end in ends], abs=1e-5)
+                assert row.kind == ("activation" if weight is None else "weight")
+    body = [row for row in rows if row.model == "percentile" and row.kind == "activation"]
+    assert 5 < np.mean([row.below + row.above for row in body]) < 25
+    with pytest.raises(ArgumentError, match="other is no quantized model made of"):
+        bound_places(model, {"other": model}, patches)
+
+
+def test_bounds_are_drawn(run, low_images: Path, tmp_path: Path) -> None:
+    torch.save(small_networks()["swinir"].state_dict(), tmp_path / "swinir.pth")
+    network, few = tmp_path / "swinir.pth", ["--calibration", low_images, "--patches", 3]
+    for name, further in (("dobi", []), ("2dquant", ["--set", "finetuning.steps=2", "--set", "finetuning.batch=2"])):
+        words = ["quantize", network, "--method", name, "--bits", 3, *few, *further]
+        code, _, error = run(*words, "-o", tmp_path / f"{name}.safetensors")
+        assert code == 0, error
+    out = tmp_path / "bounds.png"
+    models = [tmp_path / f"{name}.safetensors" for name in ("dobi", "2dquant")]
+    code, text, error = run("analyze", "bounds", network, *models, *few, "-o", out)
+    assert code == 0, error
+    assert "dobi: 64 tensors, on average" in text
+    assert min(read_picture(out).size) > 200
+    with out.with_suffix(".csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 2 * 64
+    assert all(0 <= float(row["lower_percentile"]) <= float(row["upper_percentile"]) <= 100 for row in table)
+    code, _, error = run("analyze", "bounds", network, network, *few, "-o", out)
+    assert (code, "no quantized model" in error) == (2, True)
+    block = "layers.0.*.blocks.0.*"
+    code, text, _ = run("analyze", "distributions", network, *few, "--layer", block, "--weights", "-o", out)
+    assert (code, "16 layers" in text) == (0, True)
+
+
 # Outliers and regions -------------------------------------------------------------------------------------------------
 
 
@@ -212,7 +293,7 @@ def test_bad_commands(run, pairs: PairFolder, low_images: Path, tmp_path: Path) 
         assert not out.exists()
 
 
-@pytest.mark.parametrize("command", ["outliers", "distributions", "sensitivity", "compare"])
+@pytest.mark.parametrize("command", ["outliers", "distributions", "bounds", "sensitivity", "compare"])
 def test_help_has_examples(run, command: str) -> None:
     code, text, _ = run("analyze", command, "--help")
     assert code == 0

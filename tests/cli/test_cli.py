@@ -81,7 +81,7 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
     [
         (["--bits", "1"], "bits=1 is outside 2…8"),
         (["--bits", "16"], "bits=16 is outside 2…8"),
-        (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: minmax, mse, oaptq, "),
+        (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: 2dquant, dobi, minmax, "),
         (["--set", "shar=0.9"], "unknown field 'shar'; did you mean 'share'?"),
         (["--set", "observation.momentun=1"], "did you mean 'observation.momentum'?"),
         (["--set", "share=much"], "share=much is not a number"),

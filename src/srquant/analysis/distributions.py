@@ -1,6 +1,6 @@
-"""How activations are distributed, layer by layer and sample by sample.
+"""How activations and weights are distributed, layer by layer and sample by sample.
 
-Source: OAPTQ §3.1, fig. 3.
+Source: OAPTQ §3.1, fig. 3; 2DQuant, fig. 4.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
@@ -25,8 +25,9 @@ class Distribution:
     """Of the input of one layer for one sample.
 
     Args:
-        layer: Name of the multiplication; ``NAME.right`` is the right operand of an attention product.
-        sample: Number of the calibration patch.
+        layer: Name of the multiplication; ``NAME.right`` is the right operand of an attention product,
+            ``NAME.weight`` a weight.
+        sample: Number of the calibration patch; 0 for a weight.
         lower: Smallest value.
         upper: Largest value.
         mean: Their mean.
@@ -48,7 +49,13 @@ class Distribution:
 
 
 def distributions(
-    model: Model, patches: Calibration, *, layers: Sequence[str] = ("*",), share: float = 0.99, bins: int = 100
+    model: Model,
+    patches: Calibration,
+    *,
+    layers: Sequence[str] = ("*",),
+    share: float = 0.99,
+    bins: int = 100,
+    weights: bool = False,
 ) -> tuple[Distribution, ...]:
     """Measure the inputs of layers on calibration patches, in the order in which the layers run.
 
@@ -58,6 +65,7 @@ def distributions(
         layers: Name patterns.
         share: Percentile of the breakpoint.
         bins: Of the histograms.
+        weights: Describe the weights of these layers too, after all activations.
 
     Raises:
         ArgumentError: No layer matches.
@@ -75,6 +83,11 @@ def distributions(
         rows.append(_describe(layer, len(rows), flat(operand).float(), share, bins))
 
     observe(network, names, track(patches.batches(1), "Observing", len(patches)), look)
+    for name in names if weights else ():
+        module = network.get_submodule(name)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            layer = f"{name}.weight"
+            found[layer] = [_describe(layer, 0, module.weight.detach().reshape(1, -1), share, bins)]
     return tuple(row for rows in found.values() for row in rows)
 
 

@@ -32,7 +32,9 @@ Image = Annotated[str | None, typer.Option(help="File name of the picture to sho
 Crop = Annotated[str | None, typer.Option(help="top,left,size in HR pixels; where results differ most if not given.")]
 Zoom = Annotated[int, typer.Option(help="Screen pixels for each pixel.")]
 
-analyze = typer.Typer(no_args_is_help=True, help="Look into a network: outliers, distributions, sensitivity, results.")
+analyze = typer.Typer(
+    no_args_is_help=True, help="Look into a network: outliers, distributions, bounds, sensitivity, results."
+)
 
 _CROP = 96
 
@@ -77,14 +79,17 @@ def distributions(
     calibration_hr: HighFolder = None,
     patches: Annotated[int, typer.Option(help="Samples.")] = 8,
     layer: Annotated[list[str] | None, typer.Option(help="Name pattern of layers; several. All if not given.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Show the weights of these layers too.")] = False,
     seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
 ) -> None:
-    """Histogram, range, skewness and breakpoint of every layer's input, sample by sample (OAPTQ, fig. 3).
+    """Histogram, range, skewness and breakpoint of every operand, sample by sample (OAPTQ, fig. 3; 2DQuant, fig. 4).
 
-    Example:
+    Examples:
     [bold]srquant analyze distributions edsr_x4.pth --calibration lr/ -o distributions.png --layer 'body.*'[/bold]
+
+    [bold]srquant analyze distributions swinir.pth --calibration lr/ -o block.png --layer 'layers.0.*.blocks.0.*'[/bold]
     """
     from srquant import load
     from srquant.analysis import distributions as run
@@ -94,10 +99,45 @@ def distributions(
     _require_png(output)
     model = load(network, value_range=value_range).to(pick_device(device))
     images = open_calibration(calibration, calibration_hr, model.scale, count=patches, seed=seed)
-    rows = run(model, images, layers=layer or ("*",))
+    rows = run(model, images, layers=layer or ("*",), weights=weights)
     draw_distributions(output, rows)
     layers = len({row.layer for row in rows})
     print(f"{layers} layers on {images.describe()}\nwrote {output} and {output.with_suffix('.csv').name}")
+
+
+@analyze.command()
+def bounds(
+    network: Network,
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Files srquant made of this network.")],
+    output: Output,
+    calibration: LowFolder = None,
+    calibration_hr: HighFolder = None,
+    patches: Annotated[int, typer.Option(help="Patches whose activations are counted.")] = 8,
+    seed: Seed = 0,
+    value_range: ValueRange = None,
+    device: Device = "auto",
+) -> None:
+    """Where each model's bounds lie in each tensor's distribution, as percentiles (2DQuant, fig. 5).
+
+    Example:
+    [bold]srquant analyze bounds swinir.pth dobi.safetensors 2dquant.safetensors --calibration lr/ -o b.png[/bold]
+    """
+    from srquant import load
+    from srquant.analysis import bound_places
+    from srquant.api import pick_device
+    from srquant.report.figures import draw_bounds
+
+    _require_png(output)
+    opened = load(network, value_range=value_range).to(pick_device(device))
+    quantized = {path.stem: load(path) for path in model}
+    images = open_calibration(calibration, calibration_hr, opened.scale, count=patches, seed=seed)
+    rows = bound_places(opened, quantized, images)
+    draw_bounds(output, rows)
+    for title in quantized:
+        own = [row for row in rows if row.model == title]
+        below, above = (sum(getattr(row, end) for row in own) / len(own) for end in ("below", "above"))
+        print(f"{title}: {len(own)} tensors, on average {below:.2f} % of the values below and {above:.2f} % above")
+    print(f"wrote {output} and {output.with_suffix('.csv').name}")
 
 
 @analyze.command()

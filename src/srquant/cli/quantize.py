@@ -27,7 +27,9 @@ from srquant.cli.options import (
 def quantize(
     network: Network,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
-    method: Annotated[str, typer.Option(help="minmax, percentile, mse, plq; oaptq, srquant (these learn).")] = "plq",
+    method: Annotated[
+        str, typer.Option(help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn).")
+    ] = "plq",
     bits: Bits = 4,
     weight_bits: WeightBits = None,
     edges: EdgeOption = Edges.eight_bit,

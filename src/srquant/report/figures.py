@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from srquant.analysis import Clipped, Distribution, Sensitivity
+from srquant.analysis import BoundPlace, Clipped, Distribution, Sensitivity
 from srquant.files import replacing
 from srquant.images.picture import Layout, Picture
 from srquant.images.writing import write_picture
@@ -23,7 +23,8 @@ Window = tuple[int, int, int]
 """Top, left and size of a crop, in HR pixels."""
 
 _FLOAT, _DENSE, _OUTLIER = "#444444", "#3b6fb6", "#c8502d"
-_SHOWN_LAYERS, _SHOWN_SAMPLES = 12, 3
+_SHOWN_LAYERS, _SHOWN_SAMPLES = 16, 3
+_MARKERS = "ov^sDPX*"
 
 
 def draw_sensitivity(output: Path, result: Sensitivity, *, ordered: bool = False) -> None:
@@ -59,7 +60,7 @@ def draw_sensitivity(output: Path, result: Sensitivity, *, ordered: bool = False
 
 
 def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
-    """Histograms of up to twelve layers over their breakpoints, skewness and range of all layers, ``.png``; ``.csv``.
+    """Histograms of up to sixteen layers over their breakpoints, skewness and range of all layers, ``.png``; ``.csv``.
 
     Args:
         output: The picture.
@@ -88,9 +89,9 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
             if by_layer[layer][0].lower <= place <= by_layer[layer][0].upper:
                 axes.axvline(place, color=_OUTLIER, linestyle="--", linewidth=1)
         axes.set_yscale("log")
-        axes.set_title(layer, fontsize=8)
+        axes.set_title(layer, fontsize=8 if len(layer) < 32 else 6)
         axes.tick_params(labelsize=7)
-    upper.suptitle(f"inputs of layers, {_SHOWN_SAMPLES} samples; dashed: breakpoint", fontsize=9)
+    upper.suptitle(f"operands of layers, {_SHOWN_SAMPLES} samples; dashed: breakpoint", fontsize=9)
     for number, (title, pick) in enumerate((("range", _range), ("skewness", _skewness)), start=1):
         axes = lower.add_subplot(2, 1, number)
         for place, layer in enumerate(layers):
@@ -108,6 +109,50 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
     _save(figure, output)
     header = ("layer", "sample", "lower", "upper", "mean", "deviation", "skewness", "breakpoint")
     _write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
+
+
+def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
+    """How much each model's bounds cut off each tensor, above and below, ``.png``; the percentiles, ``.csv``.
+
+    Args:
+        output: The picture.
+        rows: From :func:`srquant.analysis.bound_places`.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in ("activation", "weight") if any(row.kind == kind for row in rows)]
+    tensors = {kind: list(dict.fromkeys(row.tensor for row in rows if row.kind == kind)) for kind in kinds}
+    width = max(7.0, 0.12 * max(len(names) for names in tensors.values()))
+    figure = Figure(figsize=(width, 3.6 * len(kinds)), layout="constrained")
+    for number, kind in enumerate(kinds, start=1):
+        axes = figure.add_subplot(len(kinds), 1, number)
+        places = {name: place for place, name in enumerate(tensors[kind])}
+        for model_number, model in enumerate(dict.fromkeys(row.model for row in rows)):
+            own = [row for row in rows if row.model == model and row.kind == kind]
+            points = axes.plot(
+                2 * [places[row.tensor] for row in own],
+                [*(row.above for row in own), *(-row.below for row in own)],
+                linestyle="",
+                marker=_MARKERS[model_number % len(_MARKERS)],
+                markersize=3,
+            )
+            points[0].set_label(model)
+        axes.axhline(0, color=_FLOAT, linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylabel("% below · % above", fontsize=8)
+        axes.set_title(f"values of {kind}s beyond the bounds", fontsize=9)
+        axes.set_xlim(-1, len(places))
+        axes.set_xticks(range(len(places)), list(places), rotation=90, fontsize=4)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=7)
+    _save(figure, output)
+    header = ("model", "tensor", "kind", "bits", "lower", "upper", "lower_percentile", "upper_percentile")
+    table = [(*(getattr(row, name) for name in header[:6]), row.below, 100 - row.above) for row in rows]
+    _write_csv(output, header, table)
 
 
 def draw_outliers(

@@ -1,0 +1,117 @@
+"""Where the bounds of quantizers lie in the distributions of the tensors they clip.
+
+Source: 2DQuant, fig. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from srquant.errors import ArgumentError
+from srquant.images.calibration import Calibration
+from srquant.model import Model
+from srquant.progress import track
+from srquant.quantizers import Quantizer
+from srquant.surgery import fold_batch_norm, observe, quant_layers, survey
+
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class BoundPlace:
+    """The bounds of one quantizer of one model, among the values of the float network.
+
+    Args:
+        model: Title of the quantized model.
+        tensor: ``NAME.left`` (the input), ``NAME.right`` (the right operand of an attention product), ``NAME.weight``.
+        kind: What the tensor is.
+        bits: Of the quantizer.
+        lower: Its lowest level; of bounds for each channel the mean.
+        upper: Its highest level, alike.
+        below: Percentage of the values below the lowest level: the percentile at which it lies.
+        above: Percentage of the values above the highest level; 100 minus its percentile.
+    """
+
+    model: str
+    tensor: str
+    kind: Literal["activation", "weight"]
+    bits: int
+    lower: float
+    upper: float
+    below: float
+    above: float
+
+
+def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibration) -> tuple[BoundPlace, ...]:
+    """Count the values of each tensor of the float network that lie beyond the bounds of quantized models.
+
+    Every value is counted, batch by batch, so that memory does not grow with the patches.
+
+    Args:
+        model: The float model.
+        quantized: Made of it, by title.
+        patches: LR images.
+
+    Returns:
+        In the order in which layers run; the models of one tensor together.
+
+    Raises:
+        ArgumentError: A model is not a quantized one made of ``model``.
+    """
+    network, _ = fold_batch_norm(model.network)
+    order = [point.name for point in survey(network).points]
+    layers = {title: quant_layers(other.network) for title, other in quantized.items()}
+    for title, found in layers.items():
+        if not found or not found.keys() <= set(order):
+            raise ArgumentError(f"{title} is no quantized model made of {model.source}")
+    counts: dict[tuple[str, str], _Count] = {}
+
+    def look(tensor: str, name: str, place: int, values: Tensor) -> None:
+        for title, found in layers.items():
+            if name in found:
+                quantizer = list(found[name].quantizers().values())[place]
+                counts.setdefault((tensor, title), _Count(quantizer)).add(values)
+
+    def look_at_operand(name: str, place: int, operand: Tensor) -> None:
+        look(f"{name}.{('left', 'right')[place]}", name, place, operand)
+
+    watched = [name for name in order if any(name in found for found in layers.values())]
+    observe(network, watched, track(patches.batches(_BATCH), "Observing", -(-len(patches) // _BATCH)), look_at_operand)
+    for name in watched:
+        module = network.get_submodule(name)
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            look(f"{name}.weight", name, 1, module.weight.detach())
+    tensors = [f"{name}.{side}" for name in watched for side in ("left", "right", "weight")]
+    return tuple(
+        counts[tensor, title].place(title, tensor)
+        for tensor in tensors
+        for title in layers
+        if (tensor, title) in counts
+    )
+
+
+class _Count:
+    """Of the values beyond the bounds of a quantizer."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        knots = quantizer.knots().detach()
+        self._bits = quantizer.bits
+        self._lower, self._upper = knots[..., 0], knots[..., -1]
+        self._below = self._above = self._all = 0
+
+    def add(self, values: Tensor) -> None:
+        shape = (-1, *([1] * (values.ndim - 1))) if self._lower.ndim else ()
+        lower, upper = (bound.to(values.device).reshape(shape) for bound in (self._lower, self._upper))
+        self._below += int((values < lower).sum())
+        self._above += int((values > upper).sum())
+        self._all += values.numel()
+
+    def place(self, title: str, tensor: str) -> BoundPlace:
+        kind = "weight" if tensor.endswith(".weight") else "activation"
+        ends = float(self._lower.mean()), float(self._upper.mean())
+        shares = 100 * self._below / self._all, 100 * self._above / self._all
+        return BoundPlace(title, tensor, kind, self._bits, *ends, *shares)
