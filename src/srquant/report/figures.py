@@ -148,7 +148,7 @@ def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
         axes.set_xticks(range(len(places)), list(places), rotation=90, fontsize=4)
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, output)
     header = ("model", "tensor", "kind", "bits", "lower", "upper", "lower_percentile", "upper_percentile")
     table = [(*(getattr(row, name) for name in header[:6]), row.below, 100 - row.above) for row in rows]
