@@ -50,6 +50,9 @@ class LearningSettings:
     """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
     begins. An epoch of the curve is then a thirtieth of the steps."""
     batch: int = 2
+    chunk: int | None = None
+    """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
+    of a batch's chunks are added up. None takes the batch at once."""
     rate: float = 1e-3
     """Learning rate of Adam at the start."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
@@ -67,8 +70,9 @@ class LearningSettings:
     the batches of the quantized one and keeps nothing."""
 
     def __post_init__(self) -> None:
-        if (self.steps is not None and self.steps < 1) or (self.cache is not None and self.cache < 0):
-            raise ArgumentError(f"{self}: steps must be at least 1 and cache at least 0, or none")
+        least = {"steps": 1, "chunk": 1, "cache": 0}
+        if any((getattr(self, name) is not None and getattr(self, name) < value) for name, value in least.items()):
+            raise ArgumentError(f"{self}: steps and chunk must be at least 1 and cache at least 0, or none")
         if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or not 0 < self.decay <= 1:
             raise ArgumentError(f"{self}: epochs and batch must be at least 1, rate above 0, decay in (0, 1]")
 
@@ -260,19 +264,20 @@ class _Run:
         self.mover.activate(stage)
         learned = self.mover.active(stage)
         own = indices[self.group.share(len(indices))]
-        parts = dict.fromkeys(self.loss.parts, torch.zeros((), device=learned[0].device))
-        if own:
-            images = self.patches.batch(own)
-            expected = self.expected(own, images)
+        values = {name: torch.zeros((), device=learned[0].device) for name in self.loss.parts}
+        size = self.settings.chunk or len(indices)
+        for chunk in (own[start : start + size] for start in range(0, len(own), size)):
+            images = self.patches.batch(chunk)
+            expected = self.expected(chunk, images)
             found = self._run(self.student, images)
-            parts = {name: value * (len(own) / len(indices)) for name, value in self.loss(found, expected).items()}
+            parts = {name: value * (len(chunk) / len(indices)) for name, value in self.loss(found, expected).items()}
             loss = torch.stack(list(parts.values())).sum()
             self._require_finite(loss, found)
             loss.backward()
+            values = {name: value + parts[name].detach() for name, value in values.items()}
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learned]
         for parameter, gradient in zip(learned, gradients, strict=True):
             parameter.grad = gradient
-        values = {name: value.detach().clone() for name, value in parts.items()}
         self.group.sum([*gradients, *values.values()])
         return {name: float(value) for name, value in values.items()}
 

@@ -29,8 +29,8 @@ from srquant.surgery import swap
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
 """Operators whose outputs crowd at a lower bound. The paper names the first two; the others do the same."""
 
-_PAPER = LearningSettings(steps=3000, batch=32, rate=1e-2, schedule="cosine", cache=512)
-_RELEASED = LearningSettings(steps=4000, batch=16, rate=1e-2, schedule="constant", beta2=0.99, cache=512)
+_PAPER = LearningSettings(steps=3000, batch=32, chunk=8, rate=1e-2, schedule="cosine", cache=512)
+_RELEASED = LearningSettings(steps=4000, batch=16, chunk=8, rate=1e-2, schedule="constant", beta2=0.99, cache=512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,9 @@ class TwoDQuant(DOBI):
     SwinIR the outputs of its RSTBs), each sample divided by its own norm, the mean taken over taps and values. Adam at
     an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32 patches 64×64. These are the
     paper's as far as known: the betas, the cosine and the numbers of steps and patches are recalled, not checked.
+
+    Of a batch 8 patches go through the networks at once (``finetuning.chunk``; a GPU is faster with all), and their
+    gradients are added up.
 
     Differs: patches are drawn from the calibration's, where the paper crops its whole training set anew in every step.
     A rate of 0.01 fits networks whose images lie in [0, 1]; where they lie in 0…255 bounds hardly move at it, and
