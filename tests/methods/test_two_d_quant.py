@@ -493,7 +493,7 @@ def test_bad_settings(fields: dict[str, int]) -> None:
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(low_images: Path, tmp_path: Path) -> None:
     torch.save(small_networks()["swinir"].state_dict(), tmp_path / "swinir.pth")
-    command = ["-m", "srquant.cli", "quantize", str(tmp_path / "swinir.pth"), "--method", "2dquant", "--bits", "8"]
+    command = ["-m", "srquant.cli", "quantize", str(tmp_path / "swinir.pth"), "--method", "2dquant", "--bits", "4"]
     command += ["--calibration", str(low_images), "--patches", "5", "--patch-size", "24"]
     command += ["--set", "finetuning.steps=5", "--set", "finetuning.batch=4"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
