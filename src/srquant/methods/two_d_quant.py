@@ -105,7 +105,8 @@ class TwoDQuant(DOBI):
     ``as_released`` follows the code instead: betas 0.9 and 0.99, the rate constant, 4000 steps of 16 patches, DOBI from
     both ends for all tensors, and each mean divided by the number of its elements once more (by that of one image for
     O; the taps' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps the steps.
-    Differs: the code divides by norms without differentiating them. Set it before single fields of ``finetuning``.
+    Differs: the code divides by norms without differentiating them, and its configurations can compare what goes into
+    the last convolution of an RSTB instead of what comes out of it. Set it before single fields of ``finetuning``.
     """
 
     name = "2dquant"
