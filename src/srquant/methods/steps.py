@@ -98,6 +98,8 @@ class OutputSizes:
     def root_mean_square(self, name: str) -> float:
         """Of one output, over all images."""
         return math.sqrt(self._squares[name] / self._images[name])
+
+
 class RangeOfOperand(Protocol):
     """The rule for the range of an operand, which may depend on what the operand is."""
 
