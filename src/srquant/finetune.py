@@ -434,32 +434,33 @@ class _NormalisedDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         fast = _compiled(student, teacher)
-        if fast is None:
-            axes = tuple(range(1, student.ndim))
-            length, other = (vector_norm(tensor, axes) for tensor in (student, teacher))
-            residual = student.float() / _along(length.clamp(min=_TINY), student)
-            residual.addcmul_(teacher.float(), _along(1 / other.clamp(min=_TINY), teacher), value=-1)
-            distance = vector_norm(residual, axes)
-        else:
+        if fast is not None:
             rows = [fast.lengths_and_distance(*pair) for pair in zip(*_rows(student, teacher), strict=True)]
-            length, other, distance = torch.tensor(rows, dtype=torch.float32).unbind(1)
-        ctx.save_for_backward(student, teacher, length, other, distance)
-        return distance
+            length, other, distance = torch.tensor(rows, dtype=torch.float64).unbind(1)
+            ctx.save_for_backward(student, teacher, length, other, distance)
+            return distance.float()
+        axes = tuple(range(1, student.ndim))
+        length, other = (vector_norm(tensor, axes, keepdim=True) for tensor in (student, teacher))
+        residual = student.float() / length.clamp(min=_TINY)
+        residual.addcmul_(teacher.float(), 1 / other.clamp(min=_TINY), value=-1)
+        distance = vector_norm(residual, axes, keepdim=True)
+        ctx.save_for_backward(student, residual, length, None, distance)
+        return distance.flatten()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        student, teacher, length, other, distance = ctx.saved_tensors
-        factor = gradient / (distance * length).clamp(min=_TINY)
+        student, saved, length, other, distance = ctx.saved_tensors
+        factor = gradient.view_as(distance) / (distance * length).clamp(min=_TINY)
         factor = torch.where(distance > 0, factor, 0)
-        own = factor * (1 - distance.square() / 2) / length.clamp(min=_TINY)
-        others = -factor / other.clamp(min=_TINY)
-        fast = _compiled(student, teacher)
-        if fast is None:
-            result = student.float() * _along(own, student)
-            return result.addcmul_(teacher.float(), _along(others, teacher)).to(student.dtype), None
+        inward = factor * distance.square() / (2 * length.clamp(min=_TINY))
+        if other is None:
+            result = saved * factor
+            return result.addcmul_(student.float(), inward, value=-1).to(student.dtype), None
         result = torch.empty_like(student)
-        for *row, a, b in zip(*_rows(student, teacher, result), own.tolist(), others.tolist(), strict=True):
-            fast.combine(*row, a, b)
+        own = (factor / length.clamp(min=_TINY) - inward).tolist()
+        others = (-factor / other.clamp(min=_TINY)).tolist()
+        for *row, a, b in zip(*_rows(student, saved, result), own, others, strict=True):
+            _compiled(student, saved).combine(*row, a, b)
         return result, None
 
 
@@ -471,7 +472,3 @@ def _compiled(student: Tensor, teacher: Tensor) -> Any:
 def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:
     """The values of each sample, a row each, in the order in which the first tensor has them in memory."""
     return [flat_array(tensor, first).reshape(len(first), -1) for tensor in (first, *others)]
-
-
-def _along(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *([1] * (like.ndim - 1)))

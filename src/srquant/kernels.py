@@ -99,15 +99,14 @@ def lengths_and_distance(student: Values, teacher: Values) -> tuple[float, float
     """‖s‖, ‖t‖ and ‖s/‖s‖ − t/‖t‖‖ of two flat arrays of one dtype."""
     parts = _share_out(lambda part: _squares(student[part], teacher[part]), len(student))
     first, second = (float(value) ** 0.5 for value in np.sum(parts, axis=0))
-    by = tuple(np.float32(1 / max(length, _TINY)) for length in (first, second))
+    by = tuple(1 / max(length, _TINY) for length in (first, second))
     parts = _share_out(lambda part: _residual(student[part], teacher[part], *by), len(student))
     return first, second, float(np.sum(parts)) ** 0.5
 
 
 def combine(student: Values, teacher: Values, made: Values, a: float, b: float) -> None:
     """Write ``a·student + b·teacher``."""
-    factors = np.float32(a), np.float32(b)
-    _share_out(lambda part: _combine(student[part], teacher[part], made[part], *factors), len(student))
+    _share_out(lambda part: _combine(student[part], teacher[part], made[part], a, b), len(student))
 
 
 def _three(grid: NDArray[np.float32], steps: tuple[int, ...]) -> NDArray[np.float32]:
@@ -323,45 +322,29 @@ def _nearest_gradients(x, slope, made, levels):
     return sums
 
 
+# Near each other, the normalised features all but cancel: float64 throughout.
+
+
 @_compile_sums
-def _squares_of_block(x, y):
-    a = b = np.float32(0)
-    for i in range(len(x)):
-        a += _read(x, i) * _read(x, i)
-        b += _read(y, i) * _read(y, i)
-    return a, b
-
-
-@_compile
 def _squares(x, y):
     a = b = 0.0
-    for start in range(0, len(x), _BLOCK):
-        part = slice(start, min(start + _BLOCK, len(x)))
-        first, second = _squares_of_block(x[part], y[part])
-        a += first
-        b += second
+    for i in range(len(x)):
+        first, second = np.float64(_read(x, i)), np.float64(_read(y, i))
+        a += first * first
+        b += second * second
     return a, b
 
 
 @_compile_sums
-def _residual_of_block(x, y, by_x, by_y):
-    total = np.float32(0)
-    for i in range(len(x)):
-        d = _read(x, i) * by_x - _read(y, i) * by_y
-        total += d * d
-    return total
-
-
-@_compile
 def _residual(x, y, by_x, by_y):
     total = 0.0
-    for start in range(0, len(x), _BLOCK):
-        part = slice(start, min(start + _BLOCK, len(x)))
-        total += _residual_of_block(x[part], y[part], by_x, by_y)
+    for i in range(len(x)):
+        d = np.float64(_read(x, i)) * by_x - np.float64(_read(y, i)) * by_y
+        total += d * d
     return total
 
 
 @_compile
 def _combine(x, y, made, a, b):
     for i in range(len(x)):
-        _write(made, i, _read(x, i) * a + _read(y, i) * b)
+        _write(made, i, np.float32(_read(x, i) * a + _read(y, i) * b))
