@@ -10,28 +10,13 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 LADDER, FLAT = "each uses those named before it", "strangers to each other"
-FIRST_TOOLS = ("errors", "bridges", "files", "kernels", "compiled", "functional", "memory", "packing")
-MORE_TOOLS = ("plugins", "processes", "progress", "settings", "sorted_values")
+TOOLS = ("errors", "bridges", "files", "kernels", "compiled", "functional", "integers", "memory", "packing", "plugins")
+MORE_TOOLS = ("processes", "progress", "settings", "sorted_values")
 FLOORS = (
-    (
-        LADDER,
-        (
-            "errors",
-            "bridges",
-            "files",
-            "kernels",
-            "compiled",
-            "functional",
-            "memory",
-            "packing",
-            "plugins",
-            "processes",
-            *MORE_TOOLS,
-        ),
-    ),
+    (LADDER, (*TOOLS, *MORE_TOOLS)),
     (FLAT, ("quantizers", "ranges", "networks", "images", "metrics")),
     (LADDER, ("layers", "surgery", "finetune", "storage", "model")),
-    (FLAT, ("methods", "training", "evaluation", "upscaling")),
+    (FLAT, ("methods", "training", "engines", "evaluation", "upscaling")),
     (FLAT, ("analysis",)),
     (LADDER, ("report", "api", "demo")),
     (LADDER, ("__init__", "cli")),

@@ -96,7 +96,8 @@ class _Grid:
 
     The coordinate counts steps from the last inner knot it met, so that a change of slope lies at zero and is one leaky
     rectifier; from the third segment on it runs downwards, for the same reason. Every operation rounds once, so that
-    vector and scalar code give the same bits.
+    vector and scalar code give the same bits; and where all levels are multiples of the finest step, and that has few
+    significant bits, levels are exact (see :mod:`srquant.integers`).
     """
 
     def __init__(self, like: Tensor, knots: Tensor, steps: Steps) -> None:
@@ -108,12 +109,15 @@ class _Grid:
         shape = (-1, *([1] * (like.ndim - 1))) if knots.ndim == 2 else ()
         anchor = min(1, len(steps) - 1)
         self.origin = knots[..., anchor].reshape(shape)
-        self.size = sizes[..., anchor].reshape(shape)
-        self.bends = [(sizes[..., i] / sizes[..., i - 1]).reshape(shape) for i in range(1, len(steps))]
+        # Of two segments the one with fewer steps gives the unit; seen from its end, the other lies at negative values.
+        turned = len(steps) == 2 and steps[0] < steps[1]
+        beyond = [(1, 0) if turned else (0, 1), *((i, i - 1) for i in range(2, len(steps)))][: len(steps) - 1]
+        self.size = (-sizes[..., 0] if turned else sizes[..., anchor]).reshape(shape)
+        self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond]
         self.steps = steps
         self.below = sum(steps[:-1])
         self.above = steps[-1]
-        self.falling = len(steps) > 2
+        self.falling = turned or len(steps) > 2
 
     def numbers(self) -> NDArray[np.float32]:
         """Origin, size and bends of a grid for a whole tensor, as compiled code takes them."""
@@ -128,7 +132,7 @@ class _Grid:
                 _subtract_from_(self.steps[1], t)
             elif i > 1:
                 t.add_(self.steps[i])
-            t = _bend_(t, bend if i == 0 else bend.reciprocal())
+            t = _bend_(t, bend.reciprocal())
         return t
 
     def round(self, x: Tensor) -> Tensor:
@@ -147,7 +151,7 @@ class _Grid:
     def expand(self, t: Tensor) -> Tensor:
         """Undo :meth:`position`, in place."""
         for i, bend in reversed(list(enumerate(self.bends))):
-            t = _bend_(t, bend.reciprocal() if i == 0 else bend)
+            t = _bend_(t, bend)
             if i == 1:
                 _subtract_from_(self.steps[1], t)
             elif i > 1:

@@ -28,24 +28,27 @@ from srquant.ranges import Lloyd, PiecewiseSearch
 def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     """A quantizer of a kind for a tensor, as calibration would make it."""
     low, high = (x.min(), x.max()) if x.numel() else (torch.tensor(0.0), torch.tensor(0.0))
+    kind, *options = kind.split("/")
+    grid = "int8" if "int8" in options else "free"
     if kind == "uniform":
-        return Uniform(bits, low, high)
+        return Uniform(bits, low, high, grid)
     if kind == "symmetric":
-        return Symmetric(bits, torch.maximum(-low, high))
+        return Symmetric(bits, torch.maximum(-low, high), grid)
     if kind == "free_levels":
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
         return FreeLevels(bits, Lloyd(search)(x[None])["levels"][0] if x.numel() else torch.zeros(1 << bits))
-    form, sides = kind.split("/")[1:]
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
-    found = find_sides(low, high, breakpoint) if sides == "auto" else "both"
-    return PiecewiseLinear(bits, low, high, breakpoint, form, found)  # type: ignore[arg-type]
+    found = find_sides(low, high, breakpoint) if "auto" in options else "both"
+    return PiecewiseLinear(bits, low, high, breakpoint, "literal" if "literal" in options else "distinct", found, grid)
 
 
+WHOLE = ("uniform/int8", "symmetric/int8", "piecewise_linear/auto/int8", "piecewise_linear/both/int8")
 KINDS = (
     "uniform",
     "symmetric",
     "free_levels",
     *(f"piecewise_linear/{form}/{sides}" for form in ("distinct", "literal") for sides in ("auto", "both")),
+    *WHOLE,
 )
 SHAPES = {
     "two-sided": lambda n: torch.randn(n),
@@ -101,17 +104,100 @@ def test_gradients_reach_every_bound_and_are_finite(kind: str, shape: str) -> No
     with torch.no_grad():  # bounds that clip, so that each of them matters
         for bound in quantizer.parameters():
             bound.mul_(0.9)
+        if kind in WHOLE:
+            quantizer.constrain()
     x = x.clone().requires_grad_()
     (quantizer(x) * torch.randn(x.shape)).sum().backward()
     assert x.grad is not None
     assert bool(x.grad.isfinite().all())
     for name, bound in quantizer.named_parameters():
-        used = not (name == "breakpoint" and getattr(quantizer, "sides", "") == "none")
+        used = not (name == "breakpoint" and not quantizer.bent)
         assert (bound.grad is not None) == used, name
-        if used and shape in ("two-sided", "heavy tails", "huge and tiny"):
+        # Bounds of an int8 grid that lie too far from each other have no effect.
+        if used and shape in ("two-sided", "heavy tails", *(() if kind in WHOLE else ("huge and tiny",))):
             assert bound.grad is not None
             assert bool(bound.grad.isfinite().all())
             assert bool(bound.grad.abs().sum() > 0), name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("kind", KINDS)
+def test_terms_add_up_to_the_values(kind: str, bits: int, shape: str) -> None:
+    x = SHAPES[shape](400)
+    quantizer = make(kind, bits, x)
+    codes = quantizer.codes(x)
+    terms = quantizer.terms(codes)
+    assert len(terms) <= 1 + len(quantizer.steps)
+    assert all(term.integers.dtype == torch.int64 and term.integers.shape == x.shape for term in terms)
+    total = sum(term.values() for term in terms)
+    reach = quantizer.levels().abs().max()
+    assert bool(((total - quantizer.decode(codes)).abs() <= 1e-6 * reach + 1e-29).all())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("kind", WHOLE)
+def test_int8_grids_are_exactly_integers_of_eight_bits(kind: str, bits: int, shape: str) -> None:
+    x = SHAPES[shape](400)
+    quantizer = make(kind, bits, x)
+    grid = quantizer.integer_grid()
+    assert grid is not None
+    levels = grid.integers(torch.arange(len(quantizer.levels())))
+    assert -128 <= grid.low <= 0 <= grid.high <= 127 or (
+        (getattr(quantizer, "sides", "none") != "both" or bits == 8) and grid.low <= 0 <= grid.high <= grid.low + 255
+    )
+    if not kind.startswith("symmetric") or bits == 8:
+        assert 0 in levels, "zero padding stays on the grid"
+    # To the bit: the scale is short enough for every product to be exact.
+    codes = quantizer.codes(x)
+    assert torch.equal(quantizer.decode(codes), grid.integers(codes) * grid.scale)
+    assert torch.equal(quantizer(x).detach(), grid.integers(codes) * grid.scale)
+    (term,) = quantizer.terms(codes)
+    assert torch.equal(term.integers, grid.integers(codes))
+
+
+@pytest.mark.parametrize("sides", ["both", "upper", "lower", "none"])
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_an_int8_grid_stays_whole_while_bounds_move(bits: int, sides: str) -> None:
+    """Steps as finetuning makes them, the bounds far from where they began at the end."""
+    bounds = [torch.tensor(value) for value in (-4.0 if sides in ("both", "lower") else -0.4, 5.0, 1.0)]
+    if sides == "lower":
+        bounds[1] = torch.tensor(0.4)
+    quantizer = PiecewiseLinear(bits, *bounds, sides=sides, grid="int8")  # type: ignore[arg-type]
+    learned = [p for p in quantizer.parameters() if sides != "none" or p is not quantizer.breakpoint]
+    optimizer = torch.optim.Adam(learned, 0.1)
+    x = 6 * torch.randn(500)
+    seen = set()
+    for _ in range(20):
+        optimizer.zero_grad()
+        (quantizer(x) - x).square().sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            quantizer.constrain()
+        grid = quantizer.integer_grid()
+        assert grid is not None
+        assert grid.high - grid.low <= 255
+        assert torch.equal(quantizer(x).detach(), grid.integers(quantizer.codes(x)) * grid.scale)
+        seen.add(tuple(grid.knots.tolist()))
+    assert len(seen) > 1, "the integers themselves move"
+
+
+@pytest.mark.parametrize("sides", ["both", "upper", "lower"])
+def test_outliers_of_an_int8_grid_reach_the_range(sides: str) -> None:
+    for ratio in (1.5, 4.0, 20.0, 31.0, 500.0):
+        bounds = {"both": (-ratio, ratio), "upper": (0.0, ratio), "lower": (-ratio, 0.0)}[sides]
+        quantizer = PiecewiseLinear(4, *map(torch.tensor, bounds), torch.tensor(1.0), sides=sides, grid="int8")
+        levels = quantizer.levels()
+        count = 4 if sides == "both" else 8
+        half = 0.5 * count * float(quantizer.integer_grid().scale)
+        for found, wanted in zip((levels[0], levels[-1]), bounds, strict=True):
+            assert float(found) == pytest.approx(wanted, abs=half * 1.001), ratio
+
+
+def test_a_literal_form_has_no_int8_grid() -> None:
+    with pytest.raises(ArgumentError, match="form='literal' has no int8 grid"):
+        PiecewiseLinear(4, torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(0.3), "literal", grid="int8")
 
 
 @settings(max_examples=60, deadline=None)

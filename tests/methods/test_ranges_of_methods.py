@@ -16,9 +16,9 @@ from srquant.methods import MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import ObservationSettings, WeightSettings
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_ranges, weight_quantizer
-from srquant.model import Model
-from srquant.quantizers import PiecewiseLinear, Uniform
-from srquant.ranges import Extremes
+from srquant.model import Model, load
+from srquant.quantizers import PiecewiseLinear, Uniform, find_sides
+from srquant.ranges import Extremes, LeastSquares
 from srquant.surgery import quant_layers
 
 
@@ -159,3 +159,56 @@ def test_bad_settings(make, message: str, edsr: Model, calibration: Calibration)
     with pytest.raises(ArgumentError, match=message):
         made = make()
         made(edsr, calibration)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bounds", ["percentile", "least_squares"])
+def test_int8_grids_put_every_operand_on_integers(bounds: str, bits: int, edsr: Model, calibration, tmp_path) -> None:
+    """Found, saved and opened again, at the ends of the network too."""
+    method = PLQ(bits=bits, bounds=bounds, grid="int8", weights=WeightSettings(per_channel=True))  # type: ignore[arg-type]
+    model = load(method.quantize(edsr, calibration).save(tmp_path / "m.safetensors"))
+    for layer in model.layers():
+        for quantizer in (layer.left, layer.right):
+            grid = quantizer.integer_grid()
+            assert grid is not None
+            assert grid.high - grid.low <= 255
+        assert 0 in layer.left.levels()
+        assert layer.right.integer_grid().low >= -128
+
+
+@pytest.mark.parametrize("kind", [MinMax, MSE, Percentile])
+def test_uniform_methods_on_int8_grids(kind: type, edsr: Model, calibration: Calibration) -> None:
+    free, whole = (kind(bits=8, grid=grid).quantize(edsr, calibration) for grid in ("free", "int8"))
+    assert any(layer.left.integer_grid() is None for layer in free.layers())
+    for layer in whole.layers():
+        grid = layer.left.integer_grid()
+        assert grid is not None
+        assert grid.knots.diff().tolist() == [255], "zero point and scale, nothing else"
+    images = calibration.batch([0])
+    assert float((whole(images) - free(images)).square().mean()) <= 0.01 * float(free(images).var())
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy", "relu"])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_search_chooses_among_int8_grids(kind: str, bits: int) -> None:
+    """The bounds it finds, snapped, err no more than the best free bounds snapped afterwards."""
+    x = torch.randn(3000)
+    x = {"normal": x, "heavy": x**3, "relu": x.relu()}[kind]
+
+    def error(bounds: dict[str, Tensor], grid: str) -> float:
+        scalars = {name: value[0] for name, value in bounds.items()}
+        quantizer = PiecewiseLinear(bits, **scalars, sides=find_sides(**scalars), grid=grid)  # type: ignore[arg-type]
+        return float((quantizer(x).detach() - x).square().sum())
+
+    free, whole = (PLQ(bits=bits, bounds="least_squares", grid=g).range(bits)(x[None]) for g in ("free", "int8"))
+    assert error(whole, "int8") <= error(free, "int8") * 1.0001
+    assert error(whole, "int8") <= 1.25 * error(free, "free")
+
+
+def test_uniform_search_chooses_among_int8_grids() -> None:
+    x = torch.randn(2000) + 1
+    free, whole = (LeastSquares(3, grid=g)(x[None]) for g in ("free", "int8"))  # type: ignore[arg-type]
+    errors = [
+        float((Uniform(3, b["lower"][0], b["upper"][0], "int8")(x).detach() - x).square().sum()) for b in (free, whole)
+    ]
+    assert errors[1] < errors[0]

@@ -13,7 +13,7 @@ from srquant.errors import ArgumentError
 from srquant.finetune import LearningSettings, Outputs
 from srquant.images import Calibration
 from srquant.layers import CodedWeight
-from srquant.methods import PLQ
+from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import WeightSettings
 from srquant.methods.recipe import OutputAndFeatures, SRQuant
 from srquant.methods.steps import OutputSizes
@@ -139,3 +139,22 @@ def test_the_loss_by_hand_and_without_taps() -> None:
 def test_bad_rates() -> None:
     with pytest.raises(ArgumentError, match="must be at least 0"):
         SRQuant(weight_rate=-1)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("kind", [SRQuant, OAPTQ])
+def test_learning_stays_on_the_int8_grid(kind: type, bits: int, tiny: Model, patches: Calibration) -> None:
+    settings = replace(SHORT, epochs=3, rate=2e-2)
+    start = state(PLQ(bits=bits, grid="int8").quantize(tiny, patches))
+    model = kind(bits=bits, grid="int8", finetuning=settings).quantize(tiny, patches)
+    moved = 0
+    for name, layer in quant_layers(model.network).items():
+        for side, quantizer in layer.quantizers().items():
+            grid = quantizer.integer_grid()
+            assert grid is not None
+            assert grid.high - grid.low <= 255
+            codes = torch.arange(1 + sum(quantizer.steps)).expand(*quantizer.knots().shape[:-1], -1)
+            scale = grid.scale[..., None] if grid.scale.ndim else grid.scale
+            assert torch.equal(quantizer.decode(codes), grid.integers(codes) * scale)
+            moved += not torch.equal(quantizer.upper, start[f"{name}.{side}.upper"]) if side == "left" else 0
+    assert moved

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
+from srquant.integers import Grid
 from srquant.model import Model
-from srquant.quantizers import check_bits
+from srquant.quantizers import check_bits, check_grid
 
 EdgeProtocol = Literal["8bit", "float", "none"]
 Bits = tuple[int, int] | None
@@ -57,6 +58,9 @@ class Method:
     layers: tuple[str, ...] = ()
     """Exceptions, the last that matches a layer's name counts: ``pattern=bits``, ``pattern=weights/activations`` or
     ``pattern=float``, for instance ``tail.*=8``."""
+    grid: Grid = "free"
+    """``int8`` puts the levels of every operand on integers of eight bits, zero among them, so that the model can be
+    exported and each layer is one int8 product; see :mod:`srquant.integers`. ``free`` leaves them where bounds say."""
     weights: WeightSettings = WeightSettings()
     observation: ObservationSettings = ObservationSettings()
 
@@ -64,6 +68,7 @@ class Method:
         check_bits(self.bits)
         if self.weight_bits is not None:
             check_bits(self.weight_bits, "weight_bits")
+        check_grid(self.grid)
         if self.edges not in ("8bit", "float", "none"):
             raise ArgumentError(f"edges={self.edges!r} is not one of 8bit, float, none")
         if not 0 <= self.observation.momentum < 1 or self.observation.batch < 1:

@@ -56,6 +56,8 @@ class PLQ(Method):
         super().__post_init__()
         if not 0 < self.share < 1:
             raise ArgumentError(f"share={self.share} is outside (0, 1); 0.99 is the 99th percentile")
+        if self.grid == "int8" and self.plq == "literal":
+            raise ArgumentError("grid=int8 with plq=literal: its outliers start at the breakpoint; use plq=distinct")
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
@@ -66,7 +68,8 @@ class PLQ(Method):
     def range(self, bits: int) -> Range:
         """The rule for lower and upper bound and breakpoint of a batch."""
         if self.bounds == "least_squares":
-            return PiecewiseSearch(partial(candidate_levels, bits=bits, form=self.plq, reallocate=self.reallocate))
+            levels = partial(candidate_levels, form=self.plq, reallocate=self.reallocate, grid=self.grid)
+            return PiecewiseSearch(partial(levels, bits=bits))
         return self.measure
 
     def measure(self, rows: Tensor) -> Bounds:
@@ -77,7 +80,7 @@ class PLQ(Method):
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         """The quantizer of averaged bounds."""
         sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"]) if self.reallocate else "both"
-        return PiecewiseLinear(bits, **bounds, form=self.plq, sides=sides)
+        return PiecewiseLinear(bits, **bounds, form=self.plq, sides=sides, grid=self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +122,12 @@ class OAPTQ(PLQ):
 
     def range(self, bits: int) -> Range:
         if self.quantizer == "uniform" and self.bounds == "least_squares":
-            return LeastSquares(bits)
+            return LeastSquares(bits, grid=self.grid)
         return super().range(bits)
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         if self.quantizer == "uniform":
-            return Uniform(bits, bounds["lower"], bounds["upper"])
+            return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
         return super().activation_quantizer(bits, bounds)
 
     def stages(self, layers: Mapping[str, QuantLayer]) -> tuple[Stage, ...]:
@@ -134,7 +137,7 @@ class OAPTQ(PLQ):
             for side, quantizer in layer.quantizers().items():
                 for name, bound in quantizer.named_parameters():
                     kind = "breakpoints" if name == "breakpoint" else "ranges"
-                    if kind == "breakpoints" and getattr(quantizer, "sides", "") == "none":
+                    if kind == "breakpoints" and not getattr(quantizer, "bent", True):
                         continue
                     kind = "weights" if side == "right" and isinstance(layer.right, LearnableWeight) else kind
                     kinds[kind][f"{layer_name}.{side}.{name}"] = bound

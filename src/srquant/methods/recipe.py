@@ -67,7 +67,7 @@ class SRQuant(Method):
         plan = make_plan(model, self)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self._range, sizes)
-        layers = build_layers(plan, bounds, self, _activation)
+        layers = build_layers(plan, bounds, self, self._activation)
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
         stage = Stage("all", tuple(self._groups(layers, sizes)))
@@ -75,8 +75,15 @@ class SRQuant(Method):
         return finish(model, plan, layers, self, calibration, curve)
 
     def _range(self, bits: int) -> Range:
-        search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
-        return Lloyd(search) if self.levels == "free" or (self.levels == "auto" and bits <= _FEW) else search
+        search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct", grid=self.grid))
+        free = self.levels == "free" or (self.levels == "auto" and self.grid == "free" and bits <= _FEW)
+        return Lloyd(search) if free else search
+
+    def _activation(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+        if "levels" in bounds:
+            return FreeLevels(bits, bounds["levels"])
+        ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
+        return PiecewiseLinear(bits, *ends, sides=find_sides(*ends), grid=self.grid)
 
     def _groups(self, layers: Mapping[str, QuantLayer], sizes: OutputSizes) -> Iterator[Group]:
         """All bounds; the weights and the bias of each layer, whose steps are in units of their own size."""
@@ -94,11 +101,6 @@ class SRQuant(Method):
             yield Group(bounds, relative=True, factor=self.bound_rate)
 
 
-def _activation(bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
-    if "levels" in bounds:
-        return FreeLevels(bits, bounds["levels"])
-    ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
-    return PiecewiseLinear(bits, *ends, sides=find_sides(*ends))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from srquant.bridges import vector_norm
+from srquant.errors import ArgumentError
 from srquant.finetune import Epoch
 from srquant.images.calibration import Calibration
+from srquant.integers import Grid
 from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished, product_of
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import Plan
@@ -151,7 +153,7 @@ def observe_at_once(
     return observed
 
 
-def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings) -> Quantizer:
+def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free") -> Quantizer:
     """The quantizer of a weight, its bounds found on the weight itself."""
     rows = weight.detach().flatten(1) if settings.per_channel else weight.detach().reshape(1, -1)
     bounds: Bounds
@@ -165,8 +167,8 @@ def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings) -> Qua
         bounds = Extremes()(rows.abs() if settings.symmetric else rows)
     shaped = {name: value if settings.per_channel else value[0] for name, value in bounds.items()}
     if settings.symmetric:
-        return Symmetric(bits, shaped["upper"])
-    return Uniform(bits, **shaped)
+        return Symmetric(bits, shaped["upper"], grid)
+    return Uniform(bits, **shaped, grid=grid)
 
 
 class QuantizerOf(Protocol):
@@ -178,18 +180,30 @@ class QuantizerOf(Protocol):
 
 
 def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: QuantizerOf) -> dict[str, QuantLayer]:
-    """A quantized layer, its weight still float inside, for every target."""
+    """A quantized layer, its weight still float inside, for every target.
+
+    Raises:
+        ArgumentError: The method's grid is int8, and its quantizers do not lie on integers.
+    """
     layers: dict[str, QuantLayer] = {}
     for target in plan.targets:
         name = target.point.name
         module = cast(Multiplication, plan.network.get_submodule(name))
         left = quantizer_of(target.activation_bits, observed[name, 0])
         if isinstance(module, nn.Conv2d | nn.Linear):
-            weights = weight_quantizer(module.weight, target.weight_bits, method.weights)
+            weights = weight_quantizer(module.weight, target.weight_bits, method.weights, method.grid)
             layers[name] = QuantLayer(product_of(module), left, LearnableWeight(module.weight, weights), module.bias)
         else:
             right = quantizer_of(target.activation_bits, observed[name, 1])
             layers[name] = QuantLayer(product_of(module), left, right, None)
+    if method.grid == "int8":
+        for name, layer in layers.items():
+            for quantizer in layer.quantizers().values():
+                if quantizer.integer_grid() is None:
+                    raise ArgumentError(
+                        f"grid=int8: {name} gets a {quantizer.name} quantizer from {method.name}, which is not on "
+                        f"integers; use grid=free, or another method"
+                    )
     return layers
 
 

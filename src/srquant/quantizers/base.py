@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from srquant import functional
+from srquant import functional, integers
 from srquant.errors import ArgumentError
 
 NARROWEST = 1e-3
@@ -27,6 +28,17 @@ def check_bits(bits: int, name: str = "bits") -> None:
             f"{name}={bits} is outside {BITS[0]}…{BITS[-1]}; fewer bits cannot be quantized to, "
             f"more gain nothing over 8"
         )
+
+
+def check_grid(grid: integers.Grid) -> integers.Grid:
+    """Refuse unknown grids.
+
+    Raises:
+        ArgumentError: It is not ``free`` or ``int8``.
+    """
+    if grid not in ("free", "int8"):
+        raise ArgumentError(f"grid={grid!r} is not one of free, int8")
+    return grid
 
 
 class Quantizer(nn.Module):
@@ -69,7 +81,17 @@ class Quantizer(nn.Module):
 
     def levels(self) -> Tensor:
         """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
-        return functional.grid_levels(self.knots().detach(), self.steps)
+        knots = self.knots().detach()
+        codes = torch.arange(1 + sum(self.steps), device=knots.device)
+        return functional.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.steps)
+
+    def terms(self, codes: Tensor) -> list[integers.Term]:
+        """Codes as a sum of scales times integers, equal to :meth:`decode`; see :func:`srquant.integers.terms`."""
+        return integers.terms(codes, self.knots(), self.steps)
+
+    def integer_grid(self) -> integers.IntegerGrid | None:
+        """The integers its levels are multiples of, or None if they are not."""
+        return integers.integer_grid(self.knots(), self.steps)
 
     def extra_repr(self) -> str:
         bounds = ", ".join(f"{name}={_shown(value)}" for name, value in self.named_parameters())

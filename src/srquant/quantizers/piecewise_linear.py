@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
 from srquant.functional import Steps, grid_levels
-from srquant.quantizers.base import NARROWEST, Quantizer, check_bits
+from srquant.integers import WIDTH, Grid, short, uniform_knots, whole
+from srquant.quantizers.base import BITS, NARROWEST, Quantizer, check_bits, check_grid
 
 Form = Literal["distinct", "literal"]
 Sides = Literal["both", "upper", "lower", "none"]
@@ -32,7 +33,15 @@ class PiecewiseLinear(Quantizer):
     2^b levels (``"none"``). Eq. 3 as printed is ``sides="both"``, whatever the range. Which case holds is decided once,
     by :func:`find_sides` at calibration, so that bounds can be learned without codes changing their meaning.
 
-    Source: OAPTQ §3.2, eq. 3. Differs: the paper does not speak of empty sides; see above.
+    ``grid="int8"`` moves the levels onto whole multiples of the dense step, at most 256 neighbouring ones with zero
+    among them, so that a layer is one int8 product. With outliers on both sides the dense levels are
+    {−2^(b−2) … 2^(b−2) − 1}·step; on one side they start at the multiple nearest to the bound. The outliers of a side
+    stay equally far from each other, by a whole number of steps: the grid keeps its three segments and is as fast as
+    the free one, at the price of a range that is met to within half an outlier step for each outlier level; searching
+    and learning choose among such grids. Where breakpoint and range are too far apart for eight bits the step grows,
+    never is the range cut; at 8 bits nothing is left to choose and the grid is uniform.
+
+    Source: OAPTQ §3.2, eq. 3. Differs: the paper does not speak of empty sides; see above. ``int8`` is ours.
     """
 
     name = "piecewise_linear"
@@ -45,9 +54,12 @@ class PiecewiseLinear(Quantizer):
         breakpoint: Tensor,
         form: Form = "distinct",
         sides: Sides = "both",
+        grid: Grid = "free",
     ) -> None:
         super().__init__()
         check_bits(bits)
+        if check_grid(grid) == "int8" and form != "distinct":
+            raise ArgumentError(f"form={form!r} has no int8 grid: its outliers start at the breakpoint; use distinct")
         if form not in ("distinct", "literal") or sides not in ("both", "upper", "lower", "none"):
             raise ArgumentError(
                 f"form={form!r}, sides={sides!r}: use distinct or literal, and both, upper, lower or none"
@@ -55,23 +67,34 @@ class PiecewiseLinear(Quantizer):
         self.bits = bits
         self.form: Form = form
         self.sides: Sides = sides
+        self.grid: Grid = grid
         self.steps = _steps(bits, form, sides)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
         self.breakpoint = nn.Parameter(breakpoint.detach().clone())
+
+    @property
+    def bent(self) -> bool:
+        """Whether the breakpoint has any effect."""
+        return self.sides != "none" and not (self.grid == "int8" and self.bits == BITS[-1])
 
     def constrain(self) -> None:
         """Keep 0 < bp < max(|l|, u), and l < u."""
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
         self.upper.copy_(torch.maximum(self.upper, self.lower + NARROWEST * reach))
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
-        self.breakpoint.copy_(torch.minimum(torch.maximum(self.breakpoint, NARROWEST * reach), (1 - NARROWEST) * reach))
+        self.breakpoint.copy_(_between(self.breakpoint, NARROWEST * reach, (1 - NARROWEST) * reach))
+        if self.grid == "int8" and self.bent:
+            # Beyond them it has no effect, so no gradient would bring it back.
+            low, high = (-self.lower).clamp(min=0), self.upper.clamp(min=0)
+            self.breakpoint.copy_(_between(self.breakpoint, *_dense_limits(low, high, self.bits, self.sides)))
 
     def arguments(self) -> dict[str, Any]:
-        return {"bits": self.bits, "form": self.form, "sides": self.sides}
+        free = {"bits": self.bits, "form": self.form, "sides": self.sides}
+        return free if self.grid == "free" else free | {"grid": self.grid}
 
     def knots(self) -> Tensor:
-        return _knots(self.lower, self.upper, self.breakpoint, self.bits, self.form, self.sides)
+        return _knots(self.lower, self.upper, self.breakpoint, self.bits, self.form, self.sides, self.grid)
 
 
 def find_sides(lower: Tensor, upper: Tensor, breakpoint: Tensor) -> Sides:
@@ -95,7 +118,9 @@ def _steps(bits: int, form: Form, sides: Sides) -> Steps:
     return {"both": (outliers, dense, outliers), "upper": (dense, outliers), "lower": (outliers, dense)}[sides]
 
 
-def _knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides) -> Tensor:
+def _knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides, grid: Grid) -> Tensor:
+    if grid == "int8":
+        return _whole_knots(lower, upper, dense, bits, sides)
     if sides == "none":
         return torch.stack((lower, upper), -1)
     if form == "literal" and bits == 2 and sides == "both":
@@ -107,8 +132,73 @@ def _knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, s
     return torch.stack((torch.minimum(lower, -dense), -dense, dense, torch.maximum(upper, dense)), -1)
 
 
+def _whole_knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, sides: Sides) -> Tensor:
+    """Knots of the int8 grid, rounding straight through."""
+    if sides == "none" or bits == BITS[-1]:
+        return uniform_knots(lower, upper, _steps(bits, "distinct", sides))
+    inner, below, above = _shares(bits, sides)
+    low, high = (-lower).clamp(min=0), upper.clamp(min=0)
+    dense = _between(dense, *_dense_limits(low, high, bits, sides))
+    if sides == "both":
+        scale = short(dense / (inner + 1) * 2)
+        zero = torch.full_like(scale, (inner + 1) // 2)
+    else:
+        inside = high if sides == "lower" else low
+        scale = short((dense + inside) / inner)
+        near = _between(whole(inside / scale), torch.zeros_like(scale), torch.full_like(scale, inner))
+        zero = inner - near if sides == "lower" else near
+    under, over = _strides(bits, sides)
+    knots = [-zero, inner - zero]
+    if below:
+        knots.insert(0, -zero - below * whole(((low / scale - zero) / below).clamp(1, under)))
+    if above:
+        knots.append(inner - zero + above * whole(((high / scale - inner + zero) / above).clamp(1, over)))
+    return scale[..., None] * torch.stack(knots, -1)
+
+
+def _shares(bits: int, sides: Sides) -> tuple[int, int, int]:
+    """Steps of the dense region, outlier levels below it, and above it."""
+    outliers = 1 << (bits - 2) if sides == "both" else 1 << (bits - 1)
+    return (1 << (bits - 1)) - 1, outliers * (sides != "upper"), outliers * (sides != "lower")
+
+
+def _strides(bits: int, sides: Sides) -> tuple[int, int]:
+    """How many dense steps, at most, lie between outlier levels below and above, within eight bits."""
+    inner, below, above = _shares(bits, sides)
+    if sides == "both":
+        return (128 - (inner + 1) // 2) // below, (127 - inner // 2) // above
+    stride = (WIDTH - inner) // max(below, above)
+    return stride, stride
+
+
+def _dense_limits(low: Tensor, high: Tensor, bits: int, sides: Sides) -> tuple[Tensor, Tensor]:
+    """The breakpoints for which [−low, high] is met with the widest and with the narrowest outlier steps."""
+    inner, below, above = _shares(bits, sides)
+    if sides == "both":
+        zero = (inner + 1) // 2
+        ends = [
+            torch.maximum(low / (zero + below * under), high / (inner - zero + above * over))
+            for under, over in (_strides(bits, sides), (1, 1))
+        ]
+        return zero * ends[0], zero * ends[1]
+    inside = high if sides == "lower" else low
+    least, most = (inner * (low + high) / (inner + max(below, above) * n) for n in (_strides(bits, sides)[0], 1))
+    return least - inside, most - inside
+
+
+def _between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(x, low), high)
+
+
 def candidate_levels(
-    lower: Tensor, upper: Tensor, breakpoint: Tensor, *, bits: int, form: Form, reallocate: bool = True
+    lower: Tensor,
+    upper: Tensor,
+    breakpoint: Tensor,
+    *,
+    bits: int,
+    form: Form,
+    reallocate: bool = True,
+    grid: Grid = "free",
 ) -> Tensor:
     """Levels of many piecewise-linear quantizers at once, each with the sides that :func:`find_sides` gives it alone.
 
@@ -119,19 +209,20 @@ def candidate_levels(
         bits: As of :class:`PiecewiseLinear`.
         form: As of :class:`PiecewiseLinear`.
         reallocate: Give the codes of an empty side away.
+        grid: As of :class:`PiecewiseLinear`.
 
     Returns:
         ``(..., 2^bits)``, increasing; where there are fewer levels the largest is repeated.
     """
     above, below = upper > breakpoint, lower < -breakpoint
     cases: dict[Sides, Tensor] = {"upper": above & ~below, "lower": below & ~above, "none": ~above & ~below}
-    levels = _levels(lower, upper, breakpoint, bits, form, "both")
+    levels = _levels(lower, upper, breakpoint, bits, form, "both", grid)
     for sides, case in cases.items() if reallocate else ():
-        levels = torch.where(case[..., None], _levels(lower, upper, breakpoint, bits, form, sides), levels)
+        levels = torch.where(case[..., None], _levels(lower, upper, breakpoint, bits, form, sides, grid), levels)
     return levels
 
 
-def _levels(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides) -> Tensor:
-    levels = grid_levels(_knots(lower, upper, dense, bits, form, sides), _steps(bits, form, sides))
+def _levels(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides, grid: Grid) -> Tensor:
+    levels = grid_levels(_knots(lower, upper, dense, bits, form, sides, grid), _steps(bits, form, sides))
     missing = (1 << bits) - levels.shape[-1]
     return torch.cat((levels, levels[..., -1:].expand(*levels.shape[:-1], missing)), -1)

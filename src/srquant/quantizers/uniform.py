@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from srquant.quantizers.base import NARROWEST, Quantizer, check_bits
+from srquant.integers import WIDTH, Grid, short, uniform_knots
+from srquant.quantizers.base import NARROWEST, Quantizer, check_bits, check_grid
 
 
 class Uniform(Quantizer):
@@ -13,21 +16,30 @@ class Uniform(Quantizer):
 
     ``code = round((clamp(x, l, u) − l) / (u − l) · (2^b − 1))``, ``x̂ = code · (u − l) / (2^b − 1) + l``.
 
+    With ``grid="int8"`` the bounds are first widened to hold zero and then moved together by less than a step, so that
+    zero is a level: the zero point ``−l / step`` of integer engines is an integer.
+
     Source: OAPTQ eq. 1 and 2.
     """
 
     name = "uniform"
 
-    def __init__(self, bits: int, lower: Tensor, upper: Tensor) -> None:
+    def __init__(self, bits: int, lower: Tensor, upper: Tensor, grid: Grid = "free") -> None:
         super().__init__()
         check_bits(bits)
         self.bits = bits
+        self.grid = check_grid(grid)
         self.steps = ((1 << bits) - 1,)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
 
     def knots(self) -> Tensor:
+        if self.grid == "int8":
+            return uniform_knots(self.lower, self.upper, self.steps)
         return torch.stack((self.lower, self.upper), -1)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"bits": self.bits} | ({} if self.grid == "free" else {"grid": self.grid})
 
     def constrain(self) -> None:
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
@@ -37,20 +49,30 @@ class Uniform(Quantizer):
 class Symmetric(Quantizer):
     """:class:`Uniform` with lower = −bound, upper = bound: 2^b levels, none of them zero. The papers' weight quantizer.
 
+    Up to 7 bits its levels are odd multiples of ``bound / (2^b − 1)``, which fit eight bits. At 8 bits they do not;
+    ``grid="int8"`` then leaves out one level and makes the others ``−127 … 127`` times ``bound / 127``.
+
     Source: OAPTQ §3.1; AdaBM's released code.
     """
 
     name = "symmetric"
 
-    def __init__(self, bits: int, bound: Tensor) -> None:
+    def __init__(self, bits: int, bound: Tensor, grid: Grid = "free") -> None:
         super().__init__()
         check_bits(bits)
         self.bits = bits
-        self.steps = ((1 << bits) - 1,)
+        self.grid = check_grid(grid)
+        self.steps = (min((1 << bits) - 1, WIDTH - 1) if grid == "int8" else (1 << bits) - 1,)
         self.bound = nn.Parameter(bound.detach().clone())
 
     def knots(self) -> Tensor:
+        if self.grid == "int8":
+            bound = self.steps[0] * short(self.bound / self.steps[0])
+            return torch.stack((-bound, bound), -1)
         return torch.stack((-self.bound, self.bound), -1)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"bits": self.bits} | ({} if self.grid == "free" else {"grid": self.grid})
 
     def constrain(self) -> None:
         self.bound.clamp_(min=0)

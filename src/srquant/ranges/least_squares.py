@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from srquant.functional import grid_levels
+from srquant.integers import Grid, uniform_knots
 from srquant.ranges.base import Bounds
 from srquant.ranges.extremes import Extremes
 from srquant.sorted_values import SortedValues, thin
@@ -26,12 +27,14 @@ class LeastSquares:
     Args:
         bits: Of the quantizer.
         symmetric: Search [-u, u] instead of [l, u].
+        grid: Where levels lie; ``int8`` searches among such quantizers that lie on integers. Symmetric ones do.
         candidates: Clipping factors 1/candidates, 2/candidates, … 1.
         samples: Values of a row that are enough; longer rows are thinned.
     """
 
     bits: int
     symmetric: bool = False
+    grid: Grid = "free"
     candidates: int = 100
     samples: int = 1 << 18
 
@@ -68,7 +71,11 @@ class LeastSquares:
         self, ordered: SortedValues, lows: Tensor, highs: Tensor, low: Tensor, high: Tensor, error: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best of the candidates ``r c`` and what was best before."""
-        errors = uniform_errors(ordered, lows, highs, self.bits)
+        if self.grid == "int8" and not self.symmetric:
+            steps = ((1 << self.bits) - 1,)
+            errors = ordered.squared_error(grid_levels(uniform_knots(lows, highs, steps), steps))
+        else:
+            errors = uniform_errors(ordered, lows, highs, self.bits)
         least, place = errors.min(1)
         better = least < error
         pick = place[:, None]

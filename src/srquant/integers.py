@@ -1,0 +1,169 @@
+"""Grids on whole numbers, and any grid as a sum of scales times integers.
+
+A grid (see :mod:`srquant.functional`) *lies on integers* if all its levels are whole multiples of one scale. Free
+bounds rarely make it so; :func:`uniform_knots` and the quantizers' ``grid="int8"`` put it there. Then zero is a level,
+which zero padding needs, and a scale has 16 significant bits, so that every level is exact in float32: scale times
+integer without rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from srquant.functional import Steps
+
+Grid = Literal["free", "int8"]
+"""``free``: wherever the bounds put it; ``int8``: on at most 256 neighbouring integers times one scale."""
+
+WIDTH = 255
+"""Largest distance between two integers of eight bits."""
+SMALLEST_SCALE = 2e-30
+_SCALE_BITS = 16
+_CLOSE = 1e-6
+"""A multiple counts as whole if it is this near; exact grids miss by float64's rounding only."""
+_FARTHEST = 1 << 15
+
+
+@dataclass(frozen=True)
+class Term:
+    """``scale · integers``: part of a quantized tensor.
+
+    Args:
+        scale: Shape ``()``, or ``(c,)`` along axis 0 of the tensor; constant over all axes that a layer sums over.
+        integers: int64, in the tensor's shape.
+    """
+
+    scale: Tensor
+    integers: Tensor
+
+    def values(self) -> Tensor:
+        """The part as real numbers, float64."""
+        scale = self.scale.double()
+        return self.integers * (scale.reshape(-1, *[1] * (self.integers.ndim - 1)) if scale.ndim else scale)
+
+
+@dataclass(frozen=True)
+class IntegerGrid:
+    """A grid that lies on integers.
+
+    Args:
+        scale: ``()`` or ``(c,)``, positive.
+        knots: The integers at the knots, int64, ``(m + 1,)`` or ``(c, m + 1)``.
+        steps: Of each segment.
+    """
+
+    scale: Tensor
+    knots: Tensor
+    steps: Steps
+
+    @property
+    def strides(self) -> Tensor:
+        """Integers between neighbouring levels, for each segment."""
+        return self.knots.diff(dim=-1) // torch.tensor(self.steps, device=self.knots.device)
+
+    @property
+    def low(self) -> int:
+        """The smallest integer."""
+        return int(self.knots.min())
+
+    @property
+    def high(self) -> int:
+        """The largest integer."""
+        return int(self.knots.max())
+
+    def integers(self, codes: Tensor) -> Tensor:
+        """The integers of codes, int64: ``K_0 + Σ_i stride_i · clamp(code − c_i, 0, n_i)``."""
+        found = _along(self.knots[..., 0], codes).expand(codes.shape)
+        for part, stride in zip(_segments(codes, self.steps), self.strides.unbind(-1), strict=True):
+            found = found + part * _along(stride, codes)
+        return found
+
+
+def integer_grid(knots: Tensor, steps: Steps) -> IntegerGrid | None:
+    """The grid on integers, or None if it does not lie there.
+
+    The scale is the finest step, or half of it where levels are odd multiples (symmetric weights without a zero).
+    """
+    exact = knots.detach().double()
+    counts = torch.tensor(steps, dtype=torch.float64, device=exact.device)
+    finest = (exact.diff(dim=-1) / counts).amin(-1, keepdim=True)
+    empty = (exact == 0).all(-1, keepdim=True)  # a channel without weights: integers are zero, whatever the scale
+    finest = torch.where(empty, 1.0, finest)
+    if not bool((finest > 0).all()):
+        return None
+    for part in (1, 2):
+        multiples = exact / (finest / part)
+        whole = multiples.round()
+        if bool(((multiples - whole).abs() <= _CLOSE).all() and (whole.abs() <= _FARTHEST).all()):
+            integers = whole.long()
+            if bool((integers.diff(dim=-1) % counts.long() == 0).all()):
+                return IntegerGrid((finest / part).squeeze(-1).to(knots.dtype), integers, steps)
+    return None
+
+
+def terms(codes: Tensor, knots: Tensor, steps: Steps) -> list[Term]:
+    """Codes as the sum of :class:`Term` that decodes to the same values.
+
+    On integers that is one term. Elsewhere it is one for the lowest level, whose integers are all one, and one for each
+    segment, whose integers count the steps that the code has taken in it::
+
+        decode(code) = e_0 · 1 + Σ_i size_i · clamp(code − c_i, 0, n_i),   c_i = Σ_{j<i} n_j
+
+    so a uniform quantizer has two, a piecewise-linear one three or four.
+    """
+    grid = integer_grid(knots, steps)
+    if grid is not None:
+        return [Term(grid.scale, grid.integers(codes))]
+    exact = knots.detach().double()
+    found = [Term(exact[..., 0], torch.ones_like(codes, dtype=torch.int64))]
+    for i, part in enumerate(_segments(codes, steps)):
+        found.append(Term((exact[..., i + 1] - exact[..., i]) / steps[i], part))
+    return found
+
+
+def uniform_knots(lower: Tensor, upper: Tensor, steps: Steps) -> Tensor:
+    """Knots of neighbouring integers: zero is a level, the scale is ``(max(u, 0) − min(l, 0)) / Σ n_i``.
+
+    Args:
+        lower: Any shape; so ``upper``. Both are differentiable, rounding straight through.
+        upper: See above.
+        steps: n_i, of each segment; at most 255 in all.
+
+    Returns:
+        ``(..., m + 1)``.
+    """
+    low, high = lower.clamp(max=0), upper.clamp(min=0)
+    scale = short((high - low) / sum(steps))
+    zero = whole(-low / scale)
+    return scale[..., None] * torch.stack([sum(steps[:i]) - zero for i in range(len(steps) + 1)], -1)
+
+
+def whole(x: Tensor) -> Tensor:
+    """The nearest integers, with straight-through gradients."""
+    return x + (x.round() - x).detach()
+
+
+def short(scale: Tensor) -> Tensor:
+    """Scales cut to 16 significant bits and kept from zero, with straight-through gradients.
+
+    Times an integer of eight bits, such a scale is exact in float32.
+    """
+    scale = scale.clamp(min=SMALLEST_SCALE)
+    mantissa, exponent = torch.frexp(scale.detach())
+    few = torch.ldexp((mantissa * 2**_SCALE_BITS).round() / 2**_SCALE_BITS, exponent)
+    return scale + (few - scale).detach()
+
+
+def _segments(codes: Tensor, steps: Steps) -> list[Tensor]:
+    """Steps taken in each segment, int64."""
+    codes = codes.long()
+    starts = [sum(steps[:i]) for i in range(len(steps))]
+    return [(codes - start).clamp(0, count) for start, count in zip(starts, steps, strict=True)]
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values
