@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from srquant.api import configure as configure
     from srquant.api import evaluate as evaluate
+    from srquant.api import export as export
     from srquant.api import quantize as quantize
     from srquant.api import upscale as upscale
+    from srquant.engines import open_exported as open_exported
     from srquant.errors import SrquantError as SrquantError
     from srquant.images.calibration import Calibration as Calibration
     from srquant.model import Model as Model
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "configure": "srquant.api",
     "evaluate": "srquant.api",
+    "export": "srquant.api",
+    "open_exported": "srquant.engines",
     "quantize": "srquant.api",
     "upscale": "srquant.api",
     "SrquantError": "srquant.errors",

@@ -1,27 +1,29 @@
-"""What the command line does, in Python: quantize, evaluate, upscale."""
+"""What the command line does, in Python: quantize, evaluate, upscale, export."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from srquant.engines.exported import Exported
 from srquant.errors import ArgumentError, ImageError
 from srquant.evaluation import Scores
 from srquant.evaluation import evaluate as _evaluate
 from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
 from srquant.images.pairs import find_pairs
-from srquant.images.tiling import Tiling
+from srquant.images.tiling import UNBOUNDED_OVERLAP, Tiling
 from srquant.methods import Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
 from srquant.settings import override
 from srquant.upscaling import Done, upscale_file, upscale_tree
 
-UNBOUNDED_OVERLAP = 32
-"""LR pixels of overlap for networks whose receptive field has no bound, as those with attention."""
+if TYPE_CHECKING:
+    from srquant.engines.onnx import Agreement, Storage
 
 
 def pick_device(name: str) -> torch.device:
@@ -95,8 +97,40 @@ def quantize(
     return chosen.quantize(model.to(pick_device(device)), calibration, kept).to("cpu")
 
 
-def evaluate(
+def export(
     model: Model,
+    target: Path | str,
+    *,
+    engine: str = "openvino",
+    tile: tuple[int, int] | None = None,
+    storage: Storage = "int8",
+    reduced_range: bool = False,
+    threads: int | None = None,
+) -> Agreement:
+    """Write a quantized model as an ONNX file in eight-bit integers, run it in an engine, and compare.
+
+    Args:
+        model: Quantized with ``grid=int8``.
+        target: An ``.onnx`` file.
+        engine: Where to run it: ``openvino`` or ``onnxruntime``.
+        tile: Height and width of the images it takes; None for any, where the network allows.
+        storage: ``int4`` stores weights of up to four bits as such; see :class:`~srquant.engines.onnx.ExportSettings`.
+        reduced_range: For processors without VNNI.
+        threads: For running it; all cores if None.
+
+    Returns:
+        How well engine and model agree; at least 45 dB.
+
+    Raises:
+        SrquantError: See :func:`~srquant.engines.onnx.export_onnx`.
+    """
+    from srquant.engines.onnx import ExportSettings, export_onnx
+
+    return export_onnx(model, Path(target), ExportSettings(tile, storage, reduced_range), engine, threads)
+
+
+def evaluate(
+    model: Model | Exported,
     *data: Path | str,
     tile: int | None = None,
     border: Border = "replicate",
@@ -105,9 +139,9 @@ def evaluate(
     """Score a model on benchmark sets.
 
     Args:
-        model: Float or quantized.
+        model: Float or quantized, or an exported file opened in an engine.
         data: Pair folders (``HR``, ``LR``), parents of several, or folders of HR images.
-        tile: Enlarge in tiles of this size; None gives every image at once.
+        tile: Enlarge in tiles of this size; None gives every image at once, where the model takes any size.
         border: How MATLAB's bicubic treats borders where LR images are made.
         device: Where to compute.
 
@@ -117,21 +151,25 @@ def evaluate(
     if not data:
         raise ImageError("no data to evaluate on; give folders with HR and LR")
     folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
-    return _evaluate(model.to(pick_device(device)), folders, model.scale, None if tile is None else tiling(model, tile))
+    upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
+    whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
+    return _evaluate(upscaler, folders, model.scale, None if whole else tiling(model, tile or 192))
 
 
-def tiling(model: Model, tile: int) -> Tiling:
+def tiling(model: Model | Exported, tile: int) -> Tiling:
     """How images are cut for a model: tiles overlap by its whole receptive field, so that cuts change nothing.
 
     A quantized network needs all of it: a float network hardly feels the outermost pixels, but there they tip a code
     here and there, and that spreads.
     """
+    if isinstance(model, Exported):
+        return model.contract.tiling(tile)
     field = model.network.receptive_field
     return Tiling(tile, UNBOUNDED_OVERLAP if field is None else field, model.network.alignment)
 
 
 def upscale(
-    model: Model,
+    model: Model | Exported,
     source: Path | str,
     target: Path | str,
     *,
@@ -142,7 +180,7 @@ def upscale(
     """Enlarge a picture, or all pictures of a folder and the folders in it.
 
     Args:
-        model: Float or quantized.
+        model: Float or quantized, or an exported file opened in an engine.
         source: A file or a folder.
         target: A file if the source is one, else a folder.
         tile: Height and width, in LR pixels, of what is computed at once (and overlaps around it).
@@ -153,7 +191,8 @@ def upscale(
         ImageError: The picture, or every picture of the folder, cannot be read or written.
     """
     source, target = Path(source), Path(target)
-    upscaler, cut = model.to(pick_device(device)), tiling(model, tile)
+    upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
+    cut = tiling(model, tile)
     if source.is_dir():
         return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing)
     if target.is_dir():

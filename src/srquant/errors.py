@@ -8,6 +8,7 @@
     ├── ImageError             an image or a folder of images that cannot be used
     ├── NetworkError           float weights that cannot be opened as a network
     ├── ModelFileError         a saved model that cannot be read
+    ├── ExportError            an exported file does not do what the model does
     ├── OutputError            a file or folder that cannot be written
     ├── MemoryLimitError       the work does not fit into the memory of the device
     ├── TrainingError          a training run that cannot go on
@@ -59,6 +60,10 @@ class ModelFileError(SrquantError):
     """A saved model cannot be read."""
 
 
+class ExportError(SrquantError):
+    """An exported file does not do what the model does."""
+
+
 class OutputError(SrquantError):
     """A file or folder cannot be written."""
 
@@ -85,6 +90,10 @@ class MissingExtraError(SrquantError, ImportError):
 
     def __init__(self, need: str, extra: str) -> None:
         super().__init__(f"{need} needs an optional dependency; install it with: pip install 'srquant[{extra}]'")
+
+
+class SaturationWarning(UserWarning):
+    """Eight-bit products may saturate on this processor."""
 
 
 class UnlikeWarning(UserWarning):

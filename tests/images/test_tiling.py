@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srquant.errors import ArgumentError
-from srquant.images.tiling import Tiling
+from srquant.images.tiling import FixedTiling, Tiling
 
 
 @settings(max_examples=200, deadline=None)
@@ -42,3 +42,33 @@ def test_cutting_and_keeping() -> None:
 def test_tiles_that_make_no_sense(tile: int, overlap: int) -> None:
     with pytest.raises(ArgumentError, match=f"tile={tile}"):
         Tiling(tile, overlap)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.integers(7, 12), st.integers(7, 12), st.integers(0, 20), st.booleans()
+)
+def test_tiles_of_one_size(height: int, width: int, rows: int, columns: int, overlap: int, windows: bool) -> None:
+    """They cover the image once, are of that size wherever the image is, and see as far as they must."""
+    alignment = 8 if windows else 1
+    size = (8 * rows, 8 * columns)
+    tiling = FixedTiling(0, overlap, alignment, size)
+    covered = torch.zeros(height, width, dtype=torch.int)
+    cut = list(tiling.rows(height, width))
+    assert sum(len(row) for row in cut) == tiling.count(height, width)
+    for row in cut:
+        for piece in row:
+            covered[piece.kept_rows, piece.kept_columns] += 1
+            sides = (piece.rows, piece.kept_rows, height, size[0]), (piece.columns, piece.kept_columns, width, size[1])
+            for seen, kept, length, side in sides:
+                assert seen.start % alignment == 0
+                assert seen.start == 0 or kept.start - seen.start >= overlap
+                assert seen.stop == length or seen.stop - kept.stop >= overlap
+                missing = side - (seen.stop - seen.start)
+                assert missing == 0 or (length < side and seen == slice(0, length)) or missing == -length % alignment
+    assert bool((covered == 1).all())
+
+
+def test_tiles_of_one_size_that_leave_nothing() -> None:
+    with pytest.raises(ArgumentError, match="leave nothing inside an overlap of 24 pixels"):
+        FixedTiling(0, 20, 8, (48, 64))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from srquant.cli.export import EngineOption, Threads
 from srquant.cli.options import Device, ModelPath, ValueRange
 
 
@@ -32,6 +33,8 @@ def evaluate(
     ] = Border.replicate,
     value_range: ValueRange = None,
     device: Device = "auto",
+    engine: EngineOption = None,
+    threads: Threads = None,
 ) -> None:
     """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped.
 
@@ -39,16 +42,18 @@ def evaluate(
     [bold]srquant evaluate edsr_x4_w4a4.safetensors Set5/x4 Set14/x4[/bold]
 
     [bold]srquant evaluate edsr_x4.pth benchmarks/ --json scores.json[/bold]
+
+    [bold]srquant evaluate edsr_x4_w8a8.onnx Set5/x4 --engine onnxruntime[/bold]
     """
     from srquant import evaluate as run
-    from srquant import load
+    from srquant.cli.opening import open_any
     from srquant.cli.tables import print_scores
     from srquant.evaluation import write_scores
     from srquant.files import require_writable
 
     if json is not None:
         require_writable(json)
-    opened = load(model, value_range=value_range)
+    opened = open_any(model, value_range, engine, threads)
     scores = run(opened, *data, tile=tile, border=border.value, device=device)
     print_scores(scores)
     if json is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from srquant.cli.export import EngineOption, Threads
 from srquant.cli.options import Device, ModelPath, ValueRange
 
 
@@ -20,6 +21,8 @@ def upscale(
     ] = False,
     value_range: ValueRange = None,
     device: Device = "auto",
+    engine: EngineOption = None,
+    threads: Threads = None,
 ) -> None:
     """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP; gray, transparency, 16 bits and colour profiles are kept.
 
@@ -27,12 +30,14 @@ def upscale(
     [bold]srquant upscale edsr_x4_w4a4.safetensors small.png -o large.png[/bold]
 
     [bold]srquant upscale edsr_x4_w4a4.safetensors album/ -o album_x4/ --skip-existing[/bold]
+
+    [bold]srquant upscale edsr_x4_w8a8.onnx album/ -o album_x4/ --engine openvino[/bold]
     """
-    from srquant import load
     from srquant import upscale as run
+    from srquant.cli.opening import open_any
     from srquant.errors import ImageError
 
-    opened = load(model, value_range=value_range)
+    opened = open_any(model, value_range, engine, threads)
     done = run(opened, input, output, tile=tile, skip_existing=skip_existing, device=device)
     skipped = f", {len(done.skipped)} were there already" if done.skipped else ""
     print(f"wrote {len(done.written)} picture{'s' if len(done.written) != 1 else ''}{skipped}")

@@ -1,0 +1,88 @@
+"""``srquant export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Engine(StrEnum):
+    """The engines, for the command line."""
+
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+
+
+class Storage(StrEnum):
+    """How weights are stored, for the command line."""
+
+    int8 = "int8"
+    int4 = "int4"
+
+
+EngineOption = Annotated[
+    Engine | None, typer.Option(help="Runs .onnx files that srquant exported; the first that is installed.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="How many to compute with; all cores if not given.")]
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A quantized model, made with --set grid=int8.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, an .onnx file.")],
+    engine: Annotated[
+        Engine, typer.Option(help="Where the file is run and compared with the model.")
+    ] = Engine.openvino,
+    tile: Annotated[
+        str, typer.Option(help="Height and width of the images it takes, as 64x64; dynamic for any.")
+    ] = "dynamic",
+    storage: Annotated[
+        Storage, typer.Option(help="int4 halves the file of a model of up to 4 bits; it runs as int8 all the same.")
+    ] = Storage.int8,
+    reduced_range: Annotated[
+        bool, typer.Option("--reduced-range", help="Coarser 8-bit weights, for processors without VNNI.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Write a quantized model as an ONNX file that engines run in 8-bit integers, and check it against the model.
+
+    Examples:
+    [bold]srquant quantize edsr_x4.pth --calibration lr/ --bits 8 --set grid=int8 -o edsr_w8a8.safetensors[/bold]
+    [bold]srquant export edsr_w8a8.safetensors -o edsr_w8a8.onnx[/bold]
+
+    [bold]srquant export swinir_w8a8.safetensors -o swinir_w8a8.onnx --tile 128x128[/bold]
+    """
+    from srquant import export as run
+    from srquant import load
+
+    size = parse_tile(tile)
+    agreement = run(
+        load(model),
+        output,
+        engine=engine.value,
+        tile=size,
+        storage=storage.value,
+        reduced_range=reduced_range,
+        threads=threads,
+    )
+    print(
+        f"{output}: {output.stat().st_size:,} bytes; {agreement.engine} and the model agree to {agreement.psnr:.1f} dB"
+    )
+
+
+def parse_tile(text: str) -> tuple[int, int] | None:
+    """Height and width of ``64x64``, None of ``dynamic``.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    from srquant.errors import ArgumentError
+
+    if text == "dynamic":
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ArgumentError(f"--tile {text} is neither a height and width such as 64x64, nor dynamic")
+    return int(height), int(width)

@@ -1,0 +1,188 @@
+"""An exported model: what its file says of itself, and what every engine does around the file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srquant.engines.extras import import_extra
+from srquant.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
+from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
+from srquant.networks.modules import pad_to_size
+from srquant.settings import from_json
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an exported file does and where it came from; stored in it as JSON.
+
+    It takes ``images``, ``n 3 h w`` in [0, 1], and gives ``enlarged``, ``n 3 scale·h scale·w``.
+    """
+
+    KEY: ClassVar[str] = "srquant.export"
+
+    scale: int
+    tile: tuple[int, int] | None
+    """Height and width it takes; None for any, and any number of images."""
+    alignment: int
+    """Tiles whose corners are multiples of this are computed as inside the whole image."""
+    receptive_field: int | None
+    saturates: bool
+    """Whether pairs of products can leave 16 bits, in which processors without VNNI add them."""
+    network: str
+    source: str
+    """Name of the file of float weights."""
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The method's resolved configuration."""
+    calibration: str = ""
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    export: dict[str, Any] = field(default_factory=dict[str, Any])
+    """How it was exported."""
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that tiles need to see beyond what is kept of them."""
+        field = UNBOUNDED_OVERLAP if self.receptive_field is None else self.receptive_field
+        return field + -field % self.alignment
+
+    def tiling(self, tile: int = 192) -> Tiling:
+        """How images are cut for it.
+
+        Args:
+            tile: Height and width of what is kept, where the file takes any size.
+
+        Raises:
+            ArgumentError: The file's own tiles are too small for the network's overlap.
+        """
+        if self.tile is None:
+            return Tiling(tile, self.overlap, self.alignment)
+        least = 2 * self.overlap + SMALLEST_TILE
+        if min(self.tile) < least or any(side % self.alignment for side in self.tile):
+            height, width = self.tile
+            multiple = f" and multiples of {self.alignment}" if self.alignment > 1 else ""
+            raise ArgumentError(
+                f"tile={height}x{width} does not do: {self.network} needs {self.overlap} pixels of overlap on each "
+                f"side, so height and width must be at least {least}{multiple}"
+            )
+        return FixedTiling(min(self.tile), self.overlap, self.alignment, self.tile)
+
+
+def read_contract(path: Path) -> tuple[Contract, bytes]:
+    """What an exported file says of itself, and its content as engines want it.
+
+    Raises:
+        ModelFileError: It is missing, damaged, or no file that srquant exported.
+        MissingExtraError: The ``onnx`` package is not installed.
+    """
+    onnx = import_extra("onnx", f"opening {path.name}", "onnx")
+    try:
+        content = path.read_bytes()
+        parsed = onnx.load_from_string(content)
+        onnx.checker.check_model(parsed)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        # protobuf's and the checker's errors have no common base.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelFileError(f"{path} is no ONNX file, or is damaged: {reason}") from error
+    texts = {entry.key: entry.value for entry in parsed.metadata_props}
+    if Contract.KEY not in texts:
+        raise ModelFileError(f"{path} was not exported by srquant; its scale and tiling are unknown")
+    try:
+        contract = from_json(Contract, json.loads(texts[Contract.KEY]))
+    except (SrquantError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{path}: what it says of itself cannot be read: {error}") from error
+    return contract, _widen(onnx, parsed).SerializeToString() if contract.export.get("storage") == "int4" else content
+
+
+def _widen(onnx: Any, model: Any) -> Any:
+    """Compute what makes int8 of four-bit weights: with four-bit constants in the graph engines compute in float."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    integers = (onnx.TensorProto.INT4, onnx.TensorProto.INT8)
+    known = {name: onnx.numpy_helper.to_array(t) for name, t in stored.items() if t.data_type in integers}
+    kinds: dict[str, Callable[..., Any]] = {"Cast": np.positive, "Mul": np.multiply, "Add": np.add}
+    for node in list(model.graph.node):
+        if node.op_type in kinds and all(name in known for name in node.input):
+            result = kinds[node.op_type](*(known[name].astype(np.int8) for name in node.input))
+            known[node.output[0]] = result
+            model.graph.initializer.append(onnx.numpy_helper.from_array(result, node.output[0]))
+            model.graph.node.remove(node)
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in list(model.graph.initializer):
+        if tensor.name not in used:
+            model.graph.initializer.remove(tensor)
+    return model
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file, opened in an engine; call it like a :class:`~srquant.model.Model`.
+
+    Args:
+        contract: What the file says of itself.
+        name: Of the file.
+        engine: Of the engine, with its version.
+        run: ``n 3 h w`` to ``n 3 scale·h scale·w``, float32, contiguous; of the one size if the file has one.
+    """
+
+    contract: Contract
+    name: str
+    engine: str
+    run: Callable[[Tensor], Tensor]
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the output is."""
+        return self.contract.scale
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Enlarge images in [0, 1]; the result is not clamped.
+
+        Images smaller than the file's tiles are mirrored at their lower and right border up to the tile.
+
+        Raises:
+            ArgumentError: The images are no ``n 3 h w``, or larger than the file's tiles.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+            raise ArgumentError(f"images must be n 3 h w, at least one pixel; got {list(images.shape)}")
+        images = images.float().cpu()
+        if self.contract.tile is None:
+            return self.run(images.contiguous())
+        height, width = images.shape[-2:]
+        if height > self.contract.tile[0] or width > self.contract.tile[1]:
+            sides = "x".join(map(str, self.contract.tile))
+            raise ArgumentError(
+                f"{self.name} takes images up to {sides}, this one is {height}x{width}; cut it into tiles"
+            )
+        padded = pad_to_size(images, *self.contract.tile)
+        output = torch.cat([self.run(padded[i : i + 1].contiguous()) for i in range(len(padded))])
+        return output[..., : self.scale * height, : self.scale * width]
+
+
+def warn_if_saturating(contract: Contract, path: Path) -> None:
+    """Say so if this processor adds pairs of eight-bit products in 16 bits, and the model's can be larger."""
+    if contract.saturates and has_vnni() is False:
+        warnings.warn(
+            f"this processor has no VNNI instructions: eight-bit products of {path.name} are added in pairs in 16 bits "
+            f"and may saturate; export with --reduced-range to make sure that they do not",
+            SaturationWarning,
+            stacklevel=3,
+        )
+
+
+def has_vnni(cpu: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether the processor multiplies and adds bytes without 16-bit sums in between; None where that is unknown."""
+    if not sys.platform.startswith("linux") or not cpu.is_file():
+        return None
+    flags = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "")
+    return bool({"avx512_vnni", "avx_vnni"} & set(flags.split())) if flags else None

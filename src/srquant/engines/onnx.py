@@ -1,0 +1,363 @@
+"""A quantized model as an ONNX file that engines run in eight-bit integers.
+
+Every quantized layer becomes QuantizeLinear – DequantizeLinear on its input (unsigned), DequantizeLinear on its weight
+(signed, a scale for each output channel) and the float operator between them: the form that engines recognise and
+replace by one integer operator (U8S8). Weights of fewer bits are widened to int8: engines compute with four-bit weights
+in float. Everything else stays float: biases, residual additions, norms, softmax.
+
+Which models fit. An operand must lie on integers (:func:`srquant.integers.integer_grid`), at most 256 neighbouring
+ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free bounds do not
+give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8 bits, whose
+levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a step. The other
+way out, a padded tensor of ones for the offset as in the integer reference, would need a second convolution.
+
+A piecewise-linear grid on integers is written as rounding, clipping and adding before the quantization, which then
+changes nothing any more::
+
+    integer = K_0 + Σ_i r_i · round(clip(x / (scale · r_i) − K_i / r_i, 0, n_i))
+
+with K_i the integers at the knots, r_i the integers between neighbouring levels, n_i the steps of segment i.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from srquant.bridges import planes
+from srquant.engines import open_exported
+from srquant.engines.exported import Contract
+from srquant.engines.operators import convolution_attributes
+from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
+from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
+from srquant.errors import ArgumentError, ExportError
+from srquant.files import replacing, require_writable
+from srquant.images.reading import read_picture
+from srquant.integers import WIDTH, IntegerGrid
+from srquant.layers import CodedWeight, QuantLayer
+from srquant.model import Model
+from srquant.networks.modules import pad_to_size
+from srquant.quantizers import Quantizer
+from srquant.settings import to_json
+from srquant.surgery import quant_layers
+
+Storage = Literal["int8", "int4"]
+LEAST_AGREEMENT = 45.0
+"""PSNR in dB between engine and model below which a file is not called good."""
+_PATCH = 64
+"""Height and width of the test patch where the file takes any size."""
+_INT32 = (1 << 31) - 1
+_REDUCED = 64
+"""Two products of 255 and this fit 16 bits, in which processors without VNNI add pairs."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a model is written.
+
+    Args:
+        tile: Height and width of the images the file takes; None for any.
+        storage: ``int4`` stores weights of up to four bits in half a byte each, widened when the file is opened.
+        reduced_range: Make weights coarser where they are beyond ±64, for processors without VNNI.
+    """
+
+    tile: tuple[int, int] | None = None
+    storage: Storage = "int8"
+    reduced_range: bool = False
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an exported file was checked.
+
+    Args:
+        engine: That ran it, with its version.
+        psnr: Between its output and the model's on a test patch, images in [0, 1], in dB; infinite if equal.
+    """
+
+    engine: str
+    psnr: float
+
+
+def export_onnx(
+    model: Model, path: Path, settings: ExportSettings, engine: str = "openvino", threads: int | None = None
+) -> Agreement:
+    """Write a quantized model as ONNX, run it, and keep it if it does what the model does; all or nothing.
+
+    Args:
+        model: Quantized, on integers.
+        path: An ``.onnx`` file.
+        settings: How to write it.
+        engine: Where to run it.
+        threads: For running it; all cores if None.
+
+    Raises:
+        ExportError: The engine's output is less than 45 dB from the model's.
+        SrquantError: See :func:`write_onnx` and :func:`~srquant.engines.open_exported`.
+    """
+    _require_onnx(path)
+    with replacing(path) as temporary:
+        write_onnx(model, temporary, settings)
+        exported = open_exported(temporary, engine, threads)
+        patch = test_patch(*(settings.tile or (_PATCH, _PATCH)))
+        expected, found = (run(patch).cpu().clamp(0, 1).double() for run in (model, exported))
+        error = float((expected - found).square().mean())
+        psnr = -10 * math.log10(error) if error else math.inf
+        if not psnr >= LEAST_AGREEMENT:
+            raise ExportError(
+                f"{exported.engine} agrees with the model to {psnr:.1f} dB on a test patch, less than "
+                f"{LEAST_AGREEMENT:g}; nothing was written. On a processor without VNNI, "
+                f"try --reduced-range; else this is a fault of the engine, or of srquant"
+            )
+    return Agreement(exported.engine, psnr)
+
+
+def test_patch(height: int, width: int) -> Tensor:
+    """A piece of the embedded photograph, ``1 3 h w`` in [0, 1], mirrored where it ends."""
+    picture = read_picture(Path(str(files("srquant") / "assets/demo/test/LR/astronaut.png")))
+    image = planes(picture.pixels)[None, :3].float() / picture.layout.peak
+    return pad_to_size(image[..., :height, :width], height, width)
+
+
+def _require_onnx(path: Path) -> None:
+    if path.suffix != ".onnx":
+        raise ArgumentError(f"{path}: exported models are .onnx files; give a name that ends so")
+
+
+def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
+    """Write a quantized model as ONNX, all or nothing, without running it.
+
+    Args:
+        model: Quantized, on integers.
+        path: An ``.onnx`` file.
+        settings: How.
+
+    Returns:
+        What the file says of itself.
+
+    Raises:
+        ArgumentError: The model does not fit integers, is float, or its network cannot be written; a tile is needed and
+            not given, or too small.
+        MissingExtraError: The ``onnx`` extra is not installed.
+        OutputError: The file cannot be written.
+    """
+    _require_onnx(path)
+    if model.record is None:
+        raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
+    require_writable(path)
+    writer = Writer()
+    layers = {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
+    contract = Contract(
+        scale=model.scale,
+        tile=settings.tile,
+        alignment=model.network.alignment,
+        receptive_field=model.network.receptive_field,
+        saturates=any(operands.saturates for operands in layers.values()),
+        network=model.network.name,
+        source=model.source,
+        method=model.record.method,
+        settings=model.record.settings,
+        calibration=model.record.calibration,
+        versions=model.record.versions,
+        export=to_json(settings),
+    )
+    traced = _traced(model, contract)
+    output = write(traced, writer, {name: partial(_quantized, operands) for name, operands in layers.items()})
+    content = _model_proto(writer, output, contract)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.SerializeToString())
+    return contract
+
+
+def _traced(model: Model, contract: Contract) -> Trace:
+    if contract.tile is not None:
+        contract.tiling()  # refuses tiles that are too small
+        return trace(model, *contract.tile)
+    side = 2 * model.network.alignment
+    found = trace(model, 3 * side, 4 * side)
+    if not same_for_all_sizes(found, trace(model, 5 * side, 3 * side, batch=2)):
+        raise ArgumentError(
+            f"{model.network.name} computes with the height and width of its image, so one file cannot serve all "
+            f"sizes; give the size of tiles: --tile 128x128"
+        )
+    return found
+
+
+def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
+    helper, kind = writer.onnx.helper, writer.onnx.TensorProto.FLOAT
+    height, width = contract.tile or ("height", "width")
+    sides = [f"{contract.scale}*{side}" if isinstance(side, str) else contract.scale * side for side in (height, width)]
+    count = "images" if contract.tile is None else 1
+    writer.nodes.append(helper.make_node("Identity", [output], ["enlarged"], name="enlarged"))
+    graph = helper.make_graph(
+        writer.nodes,
+        "srquant",
+        [helper.make_tensor_value_info("images", kind, [count, 3, height, width])],
+        [helper.make_tensor_value_info("enlarged", kind, [count, 3, *sides])],
+        initializer=writer.constants,
+    )
+    content = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="srquant",
+        producer_version=contract.versions.get("srquant", ""),
+    )
+    helper.set_model_props(content, {Contract.KEY: json.dumps(to_json(contract))})
+    writer.onnx.checker.check_model(content, full_check=True)
+    return content
+
+
+class IntegerOperands:
+    """The two operands of a quantized layer as eight-bit integers.
+
+    Args:
+        name: Of the layer.
+        layer: Finished.
+        settings: Of the export.
+
+    Raises:
+        ArgumentError: An operand does not fit eight bits, or a sum could leave 32.
+    """
+
+    def __init__(self, name: str, layer: QuantLayer, settings: ExportSettings) -> None:
+        self.layer = layer
+        self.settings = settings
+        self.left = _fitting(name, "input", layer.left)
+        right = layer.right
+        self.right = _fitting(name, "weight" if isinstance(right, CodedWeight) else "right operand", _quantizer(right))
+        self.weight: Tensor | None = None
+        if isinstance(right, CodedWeight):
+            self.weight = self.right.integers(right.get_buffer("codes"))
+            self._require_int8(name)
+            # Both as the engine sums them, offsets included, and after it took them off.
+            largest = int(self.weight.abs().flatten(1).sum(1).max()) * WIDTH
+            if largest > _INT32:
+                raise ArgumentError(f"{name}: its sums can reach {largest}, more than 32 bits hold; leave it float")
+
+    def _require_int8(self, name: str) -> None:
+        if self.right.low < -128 or self.right.high > 127:
+            raise ArgumentError(
+                f"the weight of {name} takes integers from {self.right.low} to {self.right.high}, beyond int8; "
+                f"quantize again with --set grid=int8 --set weights.symmetric=true"
+            )
+
+    def weight_integers(self) -> tuple[Tensor, Tensor]:
+        """The weight as int8, and its scale for each output channel."""
+        assert self.weight is not None
+        integers, scale = self.weight, self.right.scale.expand(len(self.weight)).clone()
+        if self.settings.reduced_range:
+            reach = integers.abs().flatten(1).amax(1).clamp(min=1)
+            factor = (reach / _REDUCED).clamp(min=1)
+            integers = (integers / factor.reshape(-1, *[1] * (integers.ndim - 1))).round()
+            scale = scale * factor
+        return integers.to(torch.int8), scale.float()
+
+    @property
+    def saturates(self) -> bool:
+        """Whether two products can add up to more than 16 bits hold."""
+        return self.weight is None or int(self.weight_integers()[0].abs().max()) > _REDUCED
+
+
+def _quantizer(right: Any) -> Quantizer:
+    return right if isinstance(right, Quantizer) else right.quantizer
+
+
+def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
+    grid = quantizer.integer_grid()
+    if grid is None:
+        raise ArgumentError(
+            f"the {operand} of {name} has a {quantizer.name} quantizer whose levels are not integers times a scale; "
+            f"quantize again with --set grid=int8"
+        )
+    if operand != "weight" and (grid.high - grid.low > WIDTH or not grid.low <= 0 <= grid.high or grid.scale.ndim):
+        raise ArgumentError(
+            f"the {operand} of {name} takes integers from {grid.low} to {grid.high}; eight bits hold 256 neighbouring "
+            f"ones, zero among them; quantize again with --set grid=int8"
+        )
+    return grid
+
+
+def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
+    """Write a quantized layer."""
+    left, unit = _activation(w, arguments[0], operands.left, torch.uint8)
+    bias = operands.layer.bias
+    if operands.weight is None:
+        right, other = _activation(w, arguments[1], operands.right, torch.int8)
+        product = w.node("MatMul", left, right)
+        return product if unit * other == 1 else w.node("Mul", product, unit * other)
+    integers, scale = operands.weight_integers()
+    convolution = integers.ndim == 4
+    weight = _weight(
+        w, integers if convolution else integers.T.contiguous(), scale * unit, operands, int(not convolution)
+    )
+    if not convolution:
+        product = w.node("MatMul", left, weight)
+        return product if bias is None else w.node("Add", product, bias)
+    attributes = convolution_attributes(node, *_convolution_arguments(*arguments[3:]))
+    return w.node("Conv", left, weight, *(() if bias is None else (bias,)), **attributes)
+
+
+def _convolution_arguments(
+    stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1
+) -> tuple[Any, Any, Any, int]:
+    return stride, padding, dilation, groups
+
+
+def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> tuple[str, float]:
+    """Quantize an activation; gives its name and the factor that is left to multiply with."""
+    scale = float(grid.scale)
+    lowest = torch.iinfo(dtype).min
+    zero = torch.tensor(lowest - grid.low, dtype=dtype)
+    if len(grid.steps) == 1 and int(grid.strides[0]) == 1:
+        if grid.high - grid.low < WIDTH:
+            x = w.node("Clip", x, scale * grid.low, scale * grid.high)
+        return _pair(w, x, torch.tensor(scale), zero), 1.0
+    return _pair(w, _piecewise(w, x, grid), torch.tensor(1.0), zero), scale
+
+
+def _pair(w: Writer, x: Value, scale: Tensor, zero: Tensor) -> str:
+    return w.node("DequantizeLinear", w.node("QuantizeLinear", x, scale, zero), scale, zero)
+
+
+def _piecewise(w: Writer, x: Value, grid: IntegerGrid) -> str:
+    """The integers of a grid with several segments, as float32."""
+    knots, strides = ([int(number) for number in numbers] for numbers in (grid.knots, grid.strides))
+    total: str | None = None
+    for knot, stride, count in zip(knots[:-1], strides, grid.steps, strict=True):
+        part = w.node("Mul", x, 1 / (float(grid.scale) * stride))
+        if knot:
+            part = w.node("Sub", part, knot / stride)
+        part = w.node("Round", w.node("Clip", part, 0.0, float(count)))
+        part = part if stride == 1 else w.node("Mul", part, stride)
+        total = part if total is None else w.node("Add", total, part)
+    assert total is not None
+    return w.node("Add", total, knots[0]) if knots[0] else total
+
+
+def _weight(w: Writer, integers: Tensor, scale: Tensor, operands: IntegerOperands, axis: int) -> str:
+    zero = torch.zeros(len(scale), dtype=torch.int8)
+    stored = _widened(w, integers) if operands.settings.storage == "int4" else None
+    return w.node("DequantizeLinear", stored or integers, scale, zero, axis=axis)
+
+
+def _widened(w: Writer, integers: Tensor) -> str | None:
+    """Weights of up to four bits stored as such, ``integer = 2 · code + 1`` where all are odd; None for wider ones."""
+    odd = bool((integers % 2 != 0).all())
+    codes = (integers - 1) // 2 if odd else integers
+    if int(codes.min()) < -8 or int(codes.max()) > 7:
+        return None
+    name = w.node("Cast", w.constant(codes.numpy(), four_bits=True), to=w.onnx.TensorProto.INT8)
+    if not odd:
+        return name
+    two, one = (torch.tensor(number, dtype=torch.int8) for number in (2, 1))
+    return w.node("Add", w.node("Mul", name, two), one)

@@ -1,0 +1,46 @@
+"""Exported files in OpenVINO."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from srquant.engines.exported import Exported, read_contract, warn_if_saturating
+from srquant.engines.extras import import_extra
+from srquant.errors import ModelFileError
+
+
+def open_exported(path: Path, threads: int | None = None) -> Exported:
+    """Open an exported file.
+
+    Args:
+        path: What :func:`~srquant.engines.onnx.write_onnx` wrote.
+        threads: How many to use; all cores if None.
+
+    Raises:
+        ModelFileError: The file is damaged, or the engine refuses it.
+        MissingExtraError: The ``openvino`` extra is not installed.
+    """
+    package = import_extra("openvino", f"running {path.name} in OpenVINO", "openvino")
+    contract, content = read_contract(path)
+    warn_if_saturating(contract, path)
+    core = package.Core()
+    # Floats as floats: on processors with bfloat16 arithmetic the default is to compute what is not quantized in it.
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = str(threads)
+    try:
+        compiled = core.compile_model(core.read_model(io.BytesIO(content)), "CPU", options)
+    except Exception as error:
+        # Its exceptions are bound from C++ and have no common base.
+        raise ModelFileError(f"OpenVINO refuses {path}: {str(error).splitlines()[0]}") from error
+    request = compiled.create_infer_request()
+
+    def run(images: Tensor) -> Tensor:
+        # A copy, because the next run writes to the same memory.
+        return torch.from_numpy(request.infer([images.numpy()])[0].copy())
+
+    return Exported(contract, path.name, f"OpenVINO {package.__version__.split('-')[0]}", run)

@@ -1,0 +1,82 @@
+"""Building an ONNX graph node by node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srquant.engines.extras import import_extra
+
+OPSET = 21
+"""The first with four-bit tensors; both engines run it."""
+IR_VERSION = 10
+"""Of the ONNX release that brought opset 21. The package's own default is newer than what ONNX Runtime takes."""
+
+Value = str | Tensor
+"""An output of a node, by name, or something that is the same for all images."""
+
+
+class Writer:
+    """Nodes and constants so far; equal constants are stored once."""
+
+    def __init__(self) -> None:
+        self.onnx = import_extra("onnx", "exporting to ONNX", "onnx")
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def node(self, kind: str, *inputs: Value | float, outputs: int = 1, **attributes: Any) -> Any:
+        """Append an operator; gives the name of its output, or the names if there are several.
+
+        Args:
+            kind: ONNX's name of the operator.
+            inputs: Outputs of other nodes, constant tensors, or numbers.
+            outputs: How many it has.
+            attributes: Of the operator.
+        """
+        names = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
+        given = [self.name(value) for value in inputs]
+        self.nodes.append(self.onnx.helper.make_node(kind, given, names, name=names[0], **attributes))
+        return names[0] if outputs == 1 else names
+
+    def name(self, value: Value | float) -> str:
+        """The name of a value, stored as a constant if it has none."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float):
+            value = torch.tensor(float(value))
+        return self.constant(value.detach().cpu().contiguous().numpy())
+
+    def numbers(self, *values: int) -> str:
+        """A list of integers, as shapes, axes and pads are given."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def constant(self, array: NDArray[Any], *, four_bits: bool = False) -> str:
+        """Store an array.
+
+        Args:
+            array: float32, int64, int8, uint8 or bool.
+            four_bits: Store int8 values from −8 to 7 as four-bit integers.
+        """
+        key = (four_bits, str(array.dtype), array.shape, array.tobytes())
+        if key not in self._known:
+            name = self._known[key] = f"constant_{len(self.constants)}"
+            if four_bits:
+                tensor = self.onnx.helper.make_tensor(
+                    name, self.onnx.TensorProto.INT4, array.shape, _packed(array), raw=True
+                )
+            else:
+                tensor = self.onnx.numpy_helper.from_array(array, name)
+            self.constants.append(tensor)
+        return self._known[key]
+
+
+def _packed(array: NDArray[Any]) -> bytes:
+    """Two integers in a byte, the first in its lower half."""
+    flat = array.reshape(-1).astype(np.int8).view(np.uint8) & 0xF
+    pairs = np.concatenate((flat, np.zeros(flat.size % 2, np.uint8))).reshape(-1, 2)
+    return (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()

@@ -1,0 +1,92 @@
+"""Exporting and running exported files, as a user does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import small_networks, write_png
+from tests.images.test_pairs import make_pair
+
+from srquant.images import read_picture
+
+
+@pytest.fixture
+def model(run, low_images: Path, tmp_path: Path) -> Path:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.per_channel=true")
+    out = tmp_path / "edsr.safetensors"
+    assert run("quantize", tmp_path / "edsr.pth", "--calibration", low_images, "-o", out, *options)[0] == 0
+    return out
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_the_whole_way(run, model: Path, engine: str, tmp_path: Path) -> None:
+    out = tmp_path / "edsr.onnx"
+    code, text, _ = run("export", model, "-o", out, "--engine", engine, "--threads", 1)
+    assert code == 0
+    assert f"{out}: {out.stat().st_size:,} bytes; " in text
+    assert " and the model agree to " in text
+
+    write_png(tmp_path / "p.png", 50, 60)
+    for source, name in ((model, "simulated.png"), (out, "engine.png")):
+        options = ("--tile", 24, "--threads", 1, *(("--engine", engine) if source == out else ()))
+        assert run("upscale", source, tmp_path / "p.png", "-o", tmp_path / name, *options)[:2] == (
+            0,
+            "wrote 1 picture\n",
+        )
+    pictures = [read_picture(tmp_path / name).pixels.astype(float) for name in ("simulated.png", "engine.png")]
+    assert pictures[0].shape == (200, 240, 3)
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.1
+
+    make_pair(tmp_path / "Set/x4", "1", 4)
+    scores = []
+    for source, options in ((model, ()), (out, ("--engine", engine))):
+        code, text, _ = run("evaluate", source, tmp_path / "Set/x4", *options)
+        assert code == 0
+        scores.append(float(text.split("Set")[1].split()[1]))
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+def test_tiles_of_one_size(run, model: Path, tmp_path: Path) -> None:
+    """Pictures and scores are those of the model, whatever the picture's size."""
+    out = tmp_path / "edsr.onnx"
+    assert run("export", model, "-o", out, "--tile", "40x48")[0] == 0
+    for height, width in ((90, 100), (40, 48), (30, 33)):
+        write_png(tmp_path / "p.png", height, width)
+        for source, name in ((model, "simulated.png"), (out, "engine.png")):
+            assert run("upscale", source, tmp_path / "p.png", "-o", tmp_path / name)[0] == 0
+        pictures = [read_picture(tmp_path / name).pixels.astype(float) for name in ("simulated.png", "engine.png")]
+        seen = np.abs(pictures[0] - pictures[1])[
+            : 4 * (height - 8), : 4 * (width - 8)
+        ]  # below, small ones are filled up
+        assert seen.mean() < 0.1
+    make_pair(tmp_path / "Set/x4", "1", 4)
+    assert run("evaluate", out, tmp_path / "Set/x4")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "MODEL", "-o", "OUT.pt"), "exported models are .onnx files"),
+        (
+            ("export", "MODEL", "-o", "OUT.onnx", "--tile", "64"),
+            "--tile 64 is neither a height and width such as 64x64",
+        ),
+        (("export", "MODEL", "-o", "OUT.onnx", "--tile", "8x8"), "height and width must be at least 32"),
+        (("export", "FLOAT", "-o", "OUT.onnx"), "is a float network; quantize it first, with grid=int8"),
+        (("upscale", "MODEL", "p.png", "-o", "q.png", "--engine", "openvino"), "runs .onnx files, and"),
+        (("upscale", "none.onnx", "p.png", "-o", "q.png"), "none.onnx cannot be read"),
+        (("evaluate", "none.onnx", "data"), "none.onnx cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(run, model: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    places = {"MODEL": model, "FLOAT": tmp_path / "edsr.pth"}
+    given = [places.get(word, tmp_path / word if "OUT" in word else word) for word in words]
+    code, _, error = run(*given)
+    assert code == 2
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("OUT*"))

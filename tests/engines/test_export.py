@@ -1,0 +1,333 @@
+"""Exported files: that engines compute what the model does, in integers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.conftest import NETWORK_NAMES, small_networks
+from torch import Tensor, nn
+
+from srquant.engines import ENGINES, exported, open_exported
+from srquant.engines import onnx as exporting
+from srquant.engines.exported import has_vnni, read_contract
+from srquant.engines.onnx import ExportSettings, IntegerOperands, export_onnx, write_onnx
+from srquant.errors import (
+    ArgumentError,
+    ExportError,
+    MissingExtraError,
+    ModelFileError,
+    SaturationWarning,
+    UnknownNameError,
+)
+from srquant.images import Calibration
+from srquant.layers import CodedWeight, QuantLayer, linear
+from srquant.methods import MSE, PLQ, MinMax
+from srquant.methods.base import Method, WeightSettings
+from srquant.model import Model, load
+from srquant.quantizers import Symmetric, Uniform
+from srquant.surgery import quant_layers
+
+CHANNELS = WeightSettings(per_channel=True)
+METHODS: dict[str, Method] = {
+    "w8a8": MinMax(bits=8, grid="int8", weights=CHANNELS),
+    "w4a8": MinMax(bits=8, weight_bits=4, grid="int8"),
+    "w4a6, ends float": MSE(bits=6, weight_bits=4, grid="int8", edges="float"),
+    "w4a4 plq": PLQ(bits=4, grid="int8", weights=CHANNELS, edges="none"),
+    "w3a2 plq": PLQ(bits=2, weight_bits=3, grid="int8", weights=CHANNELS),
+}
+TILES = {"swinir": (80, 84), "swinir_classical": (80, 88)}
+
+
+@cache
+def quantized(network: str, method: str, folder: Path) -> Model:
+    patches = Calibration.from_low_resolution(folder, count=3, size=24)
+    return METHODS[method].quantize(Model(small_networks()[network], f"{network}.pth"), patches)
+
+
+def agreement(one: Tensor, other: Tensor) -> float:
+    """PSNR against the spread of the first."""
+    return float(-10 * ((one - other).square().mean() / one.var()).log10())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("network", NETWORK_NAMES)
+def test_engines_compute_what_the_model_does(network: str, method: str, low_images: Path, tmp_path: Path) -> None:
+    model = quantized(network, method, low_images)
+    contract = write_onnx(model, tmp_path / "m.onnx", ExportSettings(TILES.get(network)))
+    images = Calibration.from_low_resolution(low_images, count=2, size=24).batch([0])[..., :19]
+    if contract.tile:
+        images = torch.nn.functional.interpolate(images, contract.tile, mode="bilinear")
+    expected = model(images)
+    for engine in ENGINES:
+        found = open_exported(tmp_path / "m.onnx", engine, 1)(images)
+        assert found.shape == expected.shape
+        assert found.dtype == torch.float32
+        # A code that tips at a rounding boundary spreads; these networks are random and hardly damp it.
+        assert agreement(expected, found) > (35 if method == "w8a8" or network not in TILES else 20), engine
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORK_NAMES if name not in TILES])
+def test_convolutional_networks_take_any_size(network: str, low_images: Path, tmp_path: Path) -> None:
+    model = quantized(network, "w8a8", low_images)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings())
+    upscaler = open_exported(tmp_path / "m.onnx", "openvino", 1)
+    for shape in ((1, 3, 7, 31), (1, 3, 1, 1), (2, 3, 16, 9)):
+        images = torch.rand(shape)
+        assert agreement(model(images), upscaler(images)) > 30
+
+
+@pytest.mark.parametrize("method", ["w8a8", "w4a4 plq"])
+def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: Path) -> None:
+    """Each quantized convolution has an unsigned input and a signed weight of eight bits, and OpenVINO fuses both."""
+    import openvino
+
+    model = quantized("edsr", method, low_images)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings((64, 64)))
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    makers = {node.output[0]: node for node in graph.node}
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == len(quant_layers(model.network))
+    for node in convolutions:
+        data, weight = (makers[name] for name in node.input[:2])
+        assert (data.op_type, weight.op_type) == ("DequantizeLinear", "DequantizeLinear")
+        assert types[data.input[2]] == onnx.TensorProto.UINT8
+        assert makers[data.input[0]].input[1:] == data.input[1:], "the same scale and zero point on both sides"
+        assert types[weight.input[0]] == onnx.TensorProto.INT8
+    compiled = openvino.Core().compile_model(tmp_path / "m.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    ran = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = Counter((str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in ran if "layerType" in i)
+    integer = sum(count for (kind, precision), count in kinds.items() if kind == "Convolution" and precision != "f32")
+    assert integer == len(convolutions), kinds
+
+
+def test_four_bit_weights_are_stored_in_half_a_byte(low_images: Path, tmp_path: Path) -> None:
+    model = quantized("edsr", "w4a4 plq", low_images)
+    images = torch.rand(1, 3, 20, 20)
+    results = []
+    for storage in ("int8", "int4"):
+        path = tmp_path / f"{storage}.onnx"
+        write_onnx(model, path, ExportSettings(storage=storage))  # type: ignore[arg-type]
+        results.append(open_exported(path, "onnxruntime", 1)(images))
+        stored = Counter(tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4)
+        assert stored == {onnx.TensorProto.INT4 if storage == "int4" else onnx.TensorProto.INT8: 9}
+    assert torch.equal(*results)
+    count = sum(layer.weights for layer in model.layers())
+    sizes = [(tmp_path / f"{storage}.onnx").stat().st_size for storage in ("int8", "int4")]
+    assert sizes[0] - sizes[1] > 0.5 * count - 9 * 600, "less a few nodes for each layer"
+    *_, content = read_contract(tmp_path / "int4.onnx")
+    assert onnx.TensorProto.INT4 not in {
+        tensor.data_type for tensor in onnx.load_from_string(content).graph.initializer
+    }
+
+
+def test_the_file_says_where_it_came_from(low_images: Path, tmp_path: Path) -> None:
+    model = quantized("edsr", "w8a8", low_images)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings((96, 80)))
+    content = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(content, full_check=True)
+    assert content.ir_version == 10
+    said = json.loads({entry.key: entry.value for entry in content.metadata_props}["srquant.export"])
+    assert said["source"] == "edsr.pth"
+    assert said["method"] == "minmax"
+    assert said["settings"]["grid"] == "int8"
+    assert said["calibration"] == model.record.calibration  # type: ignore[union-attr]
+    contract, _ = read_contract(tmp_path / "m.onnx")
+    assert (contract.scale, contract.tile, contract.receptive_field) == (4, (96, 80), model.network.receptive_field)
+    shape = [side.dim_value for side in content.graph.output[0].type.tensor_type.shape.dim]
+    assert shape == [1, 3, 384, 320]
+
+
+def test_exporting_runs_the_file_and_says_how_well_it_agrees(low_images: Path, tmp_path: Path) -> None:
+    model = quantized("srresnet", "w8a8", low_images)
+    for engine in ENGINES:
+        found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), engine, 1)
+        assert found.psnr >= 45
+        assert found.engine.lower().replace(" ", "").startswith(engine)
+
+
+def test_a_file_that_does_not_agree_is_not_written(low_images: Path, tmp_path: Path, monkeypatch) -> None:
+    """As from an engine that loses an offset."""
+    real = exporting.open_exported
+
+    def wrong(*arguments):
+        opened = real(*arguments)
+        return replace(opened, run=lambda images: opened.run(images) + 0.02)
+
+    monkeypatch.setattr(exporting, "open_exported", wrong)
+    model = quantized("srresnet", "w8a8", low_images)
+    with pytest.raises(
+        ExportError, match=r"agrees with the model to \d+\.\d dB on a test patch, less than 45; nothing"
+    ):
+        export_onnx(model, tmp_path / "m.onnx", ExportSettings())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (MinMax(bits=8), "the input of head.0 has a uniform quantizer whose levels are not integers times a scale"),
+        (
+            PLQ(bits=4, edges="none"),
+            "the input of head.0 has a piecewise_linear quantizer whose levels are not integers",
+        ),
+        (
+            MinMax(bits=8, grid="int8", weights=WeightSettings(symmetric=False, per_channel=True)),
+            "beyond int8; quantize again with --set grid=int8 --set weights.symmetric=true",
+        ),
+    ],
+)
+def test_models_that_do_not_fit_integers_are_refused(
+    method: Method, message: str, edsr: Model, calibration: Calibration, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match="quantize again with --set grid=int8") as caught:
+        write_onnx(method.quantize(edsr, calibration), tmp_path / "m.onnx", ExportSettings())
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_free_bounds_that_happen_to_fit_are_taken(edsr: Model, calibration: Calibration) -> None:
+    """After a ReLU the lower bound is zero: such layers are on integers without being asked."""
+    layers = quant_layers(MinMax(bits=8, weight_bits=7).quantize(edsr, calibration).network)
+    operands = IntegerOperands("body.0.body.2", layers["body.0.body.2"], ExportSettings())
+    assert (operands.left.low, operands.left.high) == (0, 255)
+    assert operands.right.high == 127
+
+
+def test_other_refusals(edsr: Model, low_images: Path, tmp_path: Path) -> None:
+    model = quantized("edsr", "w8a8", low_images)
+    with pytest.raises(ArgumentError, match=r"edsr.pth is a float network; quantize it first, with grid=int8"):
+        write_onnx(edsr, tmp_path / "m.onnx", ExportSettings())
+    with pytest.raises(ArgumentError, match=r"m.pt: exported models are .onnx files"):
+        export_onnx(model, tmp_path / "m.pt", ExportSettings())
+    with pytest.raises(
+        ArgumentError, match=r"tile=16x64 does not do: edsr needs 8 pixels of overlap on each side, so h"
+    ):
+        write_onnx(model, tmp_path / "m.onnx", ExportSettings((16, 64)))
+    with pytest.raises(ArgumentError, match=r"swinir computes with the height and width.*--tile 128x128"):
+        write_onnx(quantized("swinir", "w8a8", low_images), tmp_path / "m.onnx", ExportSettings())
+    with pytest.raises(ArgumentError, match=r"at least 80 and multiples of 4"):
+        write_onnx(quantized("swinir", "w8a8", low_images), tmp_path / "m.onnx", ExportSettings((81, 80)))
+    with pytest.raises(UnknownNameError, match=r"unknown engine 'openvin'; did you mean 'openvino'"):
+        open_exported(tmp_path / "m.onnx", "openvin")
+
+
+def test_sums_that_could_leave_32_bits_are_refused() -> None:
+    weight = torch.ones(1, 70000)
+    layer = QuantLayer(
+        linear,
+        Uniform(8, torch.tensor(0.0), torch.tensor(1.0), "int8"),
+        CodedWeight.of(weight, Symmetric(8, torch.tensor(1.0), "int8")),
+        None,
+    )
+    with pytest.raises(ArgumentError, match="fc: its sums can reach 2266950000, more than 32 bits hold"):
+        IntegerOperands("fc", layer, ExportSettings())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no onnx at all", b"\x08\x0a\x12", None], ids=["empty", "text", "cut", "half a file"]
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_damaged_files(engine: str, content: bytes | None, low_images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    if content is None:
+        write_onnx(quantized("edsr", "w8a8", low_images), path, ExportSettings())
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"m\.onnx"):
+        open_exported(path, engine)
+
+
+def test_files_of_others_and_missing_ones(tmp_path: Path, low_images: Path) -> None:
+    path = tmp_path / "m.onnx"
+    with pytest.raises(ModelFileError, match="cannot be read: No such file"):
+        open_exported(path)
+    write_onnx(quantized("edsr", "w8a8", low_images), path, ExportSettings())
+    content = onnx.load(path)
+    content.metadata_props[0].value = '{"scale": 4}'
+    onnx.save(content, path)
+    with pytest.raises(ModelFileError, match="what it says of itself cannot be read"):
+        open_exported(path)
+    del content.metadata_props[:]
+    onnx.save(content, path)
+    with pytest.raises(ModelFileError, match="was not exported by srquant"):
+        open_exported(path)
+
+
+@pytest.mark.parametrize("package", ["onnx", "openvino", "onnxruntime"])
+def test_a_missing_package_is_named(package: str, low_images: Path, tmp_path: Path, monkeypatch) -> None:
+    import sys
+
+    path = tmp_path / "m.onnx"
+    model = quantized("edsr", "w8a8", low_images)
+    write_onnx(model, path, ExportSettings())
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'srquant\[{package}\]'"):
+        export_onnx(model, path, ExportSettings(), "openvino" if package == "onnx" else package)
+
+
+def test_images_smaller_than_a_tile_are_filled_up(low_images: Path, tmp_path: Path) -> None:
+    model = quantized("edsr", "w8a8", low_images)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings((48, 40)))
+    upscaler = open_exported(tmp_path / "m.onnx", "onnxruntime", 1)
+    images = torch.rand(2, 3, 30, 40)
+    found = upscaler(images)
+    assert found.shape == (2, 3, 120, 160)
+    inside = slice(0, 4 * (30 - 8))
+    assert agreement(model(images)[..., inside, :], found[..., inside, :]) > 30
+    with pytest.raises(ArgumentError, match=r"m.onnx takes images up to 48x40, this one is 49x40; cut it into tiles"):
+        upscaler(torch.rand(1, 3, 49, 40))
+    with pytest.raises(ArgumentError, match="n 3 h w"):
+        upscaler(torch.rand(3, 9, 9))
+
+
+def test_processors_without_vnni(low_images: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "cpu").write_text("processor: 0\nflags\t\t: fpu avx2 avx512f\n")
+    (tmp_path / "new").write_text("flags\t\t: fpu avx512f avx512_vnni\n")
+    assert has_vnni(tmp_path / "cpu") is False
+    assert has_vnni(tmp_path / "new") is True
+    assert has_vnni(tmp_path / "none") is None
+    monkeypatch.setattr(exported, "has_vnni", lambda: False)
+    model, path = quantized("edsr", "w8a8", low_images), tmp_path / "m.onnx"
+    assert write_onnx(model, path, ExportSettings()).saturates
+    with pytest.warns(SaturationWarning, match="no VNNI instructions.*--reduced-range"):
+        open_exported(path, "onnxruntime")
+    assert not write_onnx(model, path, ExportSettings(reduced_range=True)).saturates
+    images = torch.rand(1, 3, 20, 20)
+    reduced = open_exported(path, "onnxruntime")(images)
+    assert 20 < agreement(model(images), reduced) < 60, "weights are coarser"
+    weights = [onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if len(t.dims) == 4]
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == 64
+    assert not write_onnx(quantized("edsr", "w4a4 plq", low_images), path, ExportSettings()).saturates
+
+
+def test_padding_that_mirrors(calibration: Calibration, tmp_path: Path) -> None:
+    class Mirroring(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1, padding_mode="reflect")
+            self.shuffle = nn.PixelShuffle(2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.shuffle(self.conv(images))
+
+    model = MinMax(bits=8, grid="int8", edges="none").quantize(Model.wrap(Mirroring(), 2), calibration)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings())
+    images = torch.rand(1, 3, 9, 12)
+    assert agreement(model(images), open_exported(tmp_path / "m.onnx", "openvino", 1)(images)) > 80
+
+
+def test_a_real_network(shared: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    patches = Calibration.from_photographs(shared / "data/natural", 4, count=8, size=48)
+    method = PLQ(bits=4, grid="int8", bounds="least_squares", weights=CHANNELS)
+    model = method.quantize(load(shared / "models/edsr_b16_x4.safetensors"), patches)
+    assert export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "openvino", 1).psnr >= 45
