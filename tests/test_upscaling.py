@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srquant import upscale
+from srquant import upscale, upscaling
 from srquant.api import tiling
 from srquant.errors import ArgumentError, ImageError
 from srquant.evaluation import enlarge
@@ -79,6 +81,48 @@ def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
     again = upscale(edsr, source, target, skip_existing=True)
     assert len(again.skipped) == 2
     assert (target / "a.png").stat().st_mtime_ns == before
+
+
+def test_pictures_of_a_folder_are_read_and_written_while_others_are_enlarged(tmp_path: Path, monkeypatch) -> None:
+    """The network runs on one at a time, and whatever takes longest, each picture becomes itself."""
+    for number in range(6):
+        write_png(tmp_path / "in" / f"{number}.png", 20 + number, 20, number)
+    running, most, writing = 0, 0, threading.Event()
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if images.shape[-2] == 22:  # the third waits until the first or the second is being written
+            assert writing.wait(10)
+        time.sleep(0.01)
+        running -= 1
+        return nearest(images)
+
+    real = upscaling.write_bands
+
+    def write(path: Path, *arguments) -> None:
+        real(path, *arguments)
+        writing.set()
+
+    monkeypatch.setattr(upscaling, "write_bands", write)
+    done = upscaling.upscale_tree(slow, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
+    assert most == 1
+    assert [path.name for path in done.written] == [f"{number}.png" for number in range(6)]
+    for path in done.written:
+        small = read_picture(tmp_path / "in" / path.name).pixels
+        assert np.array_equal(read_picture(path).pixels, small.repeat(2, 0).repeat(2, 1))
+
+
+def test_a_fault_of_the_upscaler_stops_the_folder(tmp_path: Path) -> None:
+    for number in range(9):
+        write_png(tmp_path / "in" / f"{number}.png", 20, 20, number)
+
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        upscaling.upscale_tree(broken, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
 
 
 def test_a_file_into_a_folder(edsr: Model, tmp_path: Path) -> None:

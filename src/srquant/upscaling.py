@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from srquant.memory import memory_errors
 from srquant.progress import Bar, bar
 
 Upscaler = Callable[[Tensor], Tensor]
+_AT_ONCE = 3
+"""Pictures in work: one is read, one enlarged, one written."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ def upscale_tree(
 ) -> Done:
     """Enlarge all pictures of a folder and the folders in it; the hierarchy is kept. A bad picture stops no other.
 
+    While one picture is enlarged the next is read and the one before is written: decoding and encoding take as long as
+    a fast network does. The upscaler itself is called by one thread at a time.
+
     Raises:
         ImageError: There are no pictures.
     """
@@ -70,20 +77,34 @@ def upscale_tree(
     written: list[Path] = []
     skipped: list[Path] = []
     failed: list[tuple[Path, str]] = []
+    reading, computing = Lock(), Lock()
+
+    def alone(images: Tensor) -> Tensor:
+        with computing:
+            return upscaler(images)
+
+    def one(path: Path) -> None:
+        output = target / path.relative_to(source)
+        if skip_existing and output.exists():
+            skipped.append(output)
+            return
+        try:
+            require_writable(output)
+            with reading:
+                picture = read_picture(path)
+            _enlarge_to(alone, picture, output, scale, tiling, None)
+            written.append(output)
+        except SrquantError as error:
+            failed.append((path, str(error)))
+
     with bar("Enlarging", len(paths)) as shown:
-        for path in paths:
-            output = target / path.relative_to(source)
-            if skip_existing and output.exists():
-                skipped.append(output)
-            else:
-                try:
-                    require_writable(output)
-                    _enlarge_to(upscaler, read_picture(path), output, scale, tiling, None)
-                    written.append(output)
-                except SrquantError as error:
-                    failed.append((path, str(error)))
-            shown.advance(1, path.name)
-    return Done(tuple(written), tuple(skipped), tuple(failed))
+        workers = ThreadPoolExecutor(_AT_ONCE)
+        try:
+            for path, _ in zip(paths, workers.map(one, paths), strict=True):
+                shown.advance(1, path.name)
+        finally:
+            workers.shutdown(cancel_futures=True)
+    return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
 
 
 def _enlarge_to(
