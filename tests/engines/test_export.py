@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from srquant.engines import ENGINES, exported, open_exported
 from srquant.engines import onnx as exporting
 from srquant.engines.exported import has_vnni, read_contract
-from srquant.engines.onnx import ExportSettings, IntegerOperands, export_onnx, write_onnx
+from srquant.engines.onnx import ExportSettings, IntegerOperands, export_onnx, write_float_onnx, write_onnx
 from srquant.errors import (
     ArgumentError,
     ExportError,
@@ -331,3 +331,13 @@ def test_a_real_network(shared: Path, tmp_path: Path) -> None:
     method = PLQ(bits=4, grid="int8", bounds="least_squares", weights=CHANNELS)
     model = method.quantize(load(shared / "models/edsr_b16_x4.safetensors"), patches)
     assert export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "openvino", 1).psnr >= 45
+
+
+@pytest.mark.parametrize("network", NETWORK_NAMES)
+def test_float_networks_for_comparison(network: str, tmp_path: Path) -> None:
+    model = Model(small_networks()[network], "x")
+    contract = write_float_onnx(model, tmp_path / "m.onnx", TILES.get(network))
+    assert contract.method == "float"
+    images = torch.rand(1, 3, *(contract.tile or (20, 17)))
+    for engine in ENGINES:
+        assert agreement(model(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)) > 80

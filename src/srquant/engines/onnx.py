@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +37,7 @@ from torch.fx import Node
 from srquant.bridges import planes
 from srquant.engines import open_exported
 from srquant.engines.exported import Contract
-from srquant.engines.operators import convolution_attributes
+from srquant.engines.operators import Convert, convolution_attributes
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
 from srquant.errors import ArgumentError, ExportError
@@ -153,29 +154,52 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
     _require_onnx(path)
     if model.record is None:
         raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
-    require_writable(path)
-    writer = Writer()
     layers = {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
-    contract = Contract(
-        scale=model.scale,
-        tile=settings.tile,
-        alignment=model.network.alignment,
-        receptive_field=model.network.receptive_field,
+    contract = replace(
+        _contract(model, settings.tile),
         saturates=any(operands.saturates for operands in layers.values()),
-        network=model.network.name,
-        source=model.source,
         method=model.record.method,
         settings=model.record.settings,
         calibration=model.record.calibration,
         versions=model.record.versions,
         export=to_json(settings),
     )
-    traced = _traced(model, contract)
-    output = write(traced, writer, {name: partial(_quantized, operands) for name, operands in layers.items()})
+    _write(model, path, contract, {name: partial(_quantized, operands) for name, operands in layers.items()})
+    return contract
+
+
+def write_float_onnx(model: Model, path: Path, tile: tuple[int, int] | None = None) -> Contract:
+    """Write a float model as ONNX, so that integers can be compared with the same engine's floats.
+
+    Raises:
+        SrquantError: As :func:`write_onnx`.
+    """
+    _require_onnx(path)
+    contract = _contract(model, tile)
+    _write(model, path, contract, {})
+    return contract
+
+
+def _contract(model: Model, tile: tuple[int, int] | None) -> Contract:
+    return Contract(
+        scale=model.scale,
+        tile=tile,
+        alignment=model.network.alignment,
+        receptive_field=model.network.receptive_field,
+        saturates=False,
+        network=model.network.name,
+        source=model.source,
+        method="float",
+    )
+
+
+def _write(model: Model, path: Path, contract: Contract, layers: Mapping[str, Convert]) -> None:
+    require_writable(path)
+    writer = Writer()
+    output = write(_traced(model, contract), writer, layers)
     content = _model_proto(writer, output, contract)
     with replacing(path) as temporary:
         temporary.write_bytes(content.SerializeToString())
-    return contract
 
 
 def _traced(model: Model, contract: Contract) -> Trace:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from srquant.engines.operators import OPERATORS
+from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
 from srquant.errors import ArgumentError
 from srquant.layers import QuantLayer
@@ -88,7 +88,7 @@ def same_for_all_sizes(one: Trace, other: Trace) -> bool:
     return _listing(one) == _listing(other)
 
 
-def write(trace: Trace, writer: Writer, layers: dict[str, Any]) -> str:
+def write(trace: Trace, writer: Writer, layers: Mapping[str, Convert]) -> str:
     """Write a trace's operators; gives the name of the enlarged image.
 
     What does not depend on the image is computed here and stored, unless that makes it larger: then the engine does it.
@@ -113,7 +113,7 @@ def write(trace: Trace, writer: Writer, layers: dict[str, Any]) -> str:
     raise AssertionError("the trace has no output")
 
 
-def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: dict[str, Any]) -> Any:
+def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: Mapping[str, Convert]) -> Any:
     arguments, options = _resolve(node.args, values), _resolve(node.kwargs, values)
     if node.target is operator.getitem:
         return arguments[0][arguments[1]]
@@ -123,8 +123,8 @@ def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: 
         computed = cast(Any, node.target)(*arguments, **options)
         if not isinstance(computed, Tensor) or name not in _GROWING or not _grows(computed, given):
             return computed
-    convert = layers.get(_module(node)) if name in _MULTIPLICATIONS else None
-    convert = convert or OPERATORS.get(name)
+    own = layers.get(_module(node)) if name in _MULTIPLICATIONS else None
+    convert = own or OPERATORS.get(name)
     if convert is None:
         raise ArgumentError(f"{_module(node) or 'the network'} uses {name}, which cannot be exported to ONNX")
     try:
