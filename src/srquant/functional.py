@@ -209,7 +209,7 @@ class _Quantize(torch.autograd.Function):
             if isinstance(grid, _Levels):
                 fast.nearest(given, made, grid.levels.numpy())
             else:
-                fast.staircase(given, made, grid.numbers(), steps)
+                fast.staircase(given, made, grid.numbers(), steps, grid.falling)
             return result
         if x.numel() < _LARGE or x.device.type != "cpu" or knots.ndim == 2 or isinstance(grid, _Levels):
             return grid.expand(grid.round(x)).to(x.dtype)
@@ -226,7 +226,7 @@ class _Quantize(torch.autograd.Function):
             if isinstance(grid, _Levels):
                 sums = fast.nearest_gradients(*flat, grid.levels.numpy())
             else:
-                sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps)
+                sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps, grid.falling)
             below, above, *beyond = torch.from_numpy(sums).to(knots.dtype)
             to_knots = _to_knots(knots, steps, [*beyond[: len(steps)], 0], below, above)
             return to_x, to_knots, None

@@ -39,7 +39,7 @@ _compile = numba.njit(cache=True, nogil=True, error_model="numpy")
 _compile_sums = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
-def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[int, ...]) -> None:
+def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> None:
     """Write the nearest level of every value.
 
     Args:
@@ -47,8 +47,9 @@ def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[i
         made: Where to write; of the same shape and dtype.
         grid: Origin, size and bends; see ``functional._Grid``.
         steps: Of each segment.
+        falling: Whether positions fall where values rise.
     """
-    wide = _three(grid, steps)
+    wide = _three(grid, steps, falling)
     _share_out(lambda part: _staircase(x[part], made[part], wide, len(steps) == 3), len(x))
 
 
@@ -59,6 +60,7 @@ def gradients(
     grid: NDArray[np.float32],
     knots: NDArray[np.float32],
     steps: tuple[int, ...],
+    falling: bool,
 ) -> NDArray[np.float64]:
     """Write ∂L/∂x and sum what ∂L/∂knots is made of.
 
@@ -69,11 +71,12 @@ def gradients(
         grid: See :func:`staircase`.
         knots: Of the grid.
         steps: Of each segment.
+        falling: See :func:`staircase`.
 
     Returns:
         Σ slope below the grid and above it; Σ slope·(q − p) in all, beyond the first and beyond the second inner knot.
     """
-    wide = _three(grid, steps)
+    wide = _three(grid, steps, falling)
     edges = np.array([knots[0], knots[-1], knots[1], knots[min(2, len(knots) - 1)]], np.float32)
     parts = _share_out(lambda part: _gradients(x[part], slope[part], made[part], wide, edges, len(steps) == 3), len(x))
     return np.sum(parts, axis=0)
@@ -109,15 +112,17 @@ def combine(student: Values, teacher: Values, made: Values, a: float, b: float) 
     _share_out(lambda part: _combine(student[part], teacher[part], made[part], a, b), len(student))
 
 
-def _three(grid: NDArray[np.float32], steps: tuple[int, ...]) -> NDArray[np.float32]:
+def _three(grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> NDArray[np.float32]:
     """What the compiled code wants to know; one segment is two of equal slope."""
     one = np.float32(1)
     origin, size, *bends = grid
     first, second = (*bends, one, one)[:2]
     below, above = np.float32(sum(steps[:-1])), np.float32(steps[-1])
-    low, high = (-above, below) if len(steps) == 3 else (-below, above)
+    low, high = (-above, below) if falling else (-below, above)
     middle = np.float32(steps[1] if len(steps) == 3 else 0)
-    return np.array([origin, one / size, size, first, one / first, second, one / second, low, high, middle], np.float32)
+    sign = -one if falling else one
+    bends = [one / first, first, one / second, second]
+    return np.array([origin, one / size, size, *bends, low, high, middle, sign], np.float32)
 
 
 def _share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
@@ -201,7 +206,7 @@ def _position(x, g, three):
     """Where a value lies, in steps, clamped."""
     t = _leaky((x - g[0]) * g[1], g[3])
     if three:
-        t = _leaky(g[9] - t, g[6])
+        t = _leaky(g[9] - t, g[5])
     t = g[7] if t < g[7] else t
     return g[8] if t > g[8] else t
 
@@ -210,7 +215,7 @@ def _position(x, g, three):
 def _value(t, g, three):
     """The level of a rounded position."""
     if three:
-        t = g[9] - _leaky(t, g[5])
+        t = g[9] - _leaky(t, g[6])
     return _leaky(t, g[4]) * g[2] + g[0]
 
 
@@ -238,7 +243,7 @@ def _sums_of_block(x, slope, g, edges, three):
         value, push = _read(x, i), _read(slope, i)
         p = _position(value, g, three)
         q = np.rint(p)
-        pull = push * (p - q if three else q - p)
+        pull = push * g[10] * (q - p)
         below += push if value < edges[0] else zero
         above += push if value > edges[1] else zero
         total += pull

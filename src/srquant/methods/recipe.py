@@ -42,7 +42,8 @@ class SRQuant(Method):
 
     levels: Literal["auto", "free", "piecewise"] = "auto"
     """Of activations: each ``free`` (:class:`~srquant.quantizers.FreeLevels`), which has the least error; ``piecewise``
-    as in PLQ, which costs less to compute; ``auto`` is free up to 4 bits, where it matters."""
+    as in PLQ, which costs less to compute; ``auto`` is free up to 4 bits, where it matters, and piecewise on an
+    int8 grid."""
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
     bound_rate: float = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
@@ -60,6 +61,10 @@ class SRQuant(Method):
         super().__post_init__()
         if self.levels not in ("auto", "free", "piecewise"):
             raise ArgumentError(f"levels={self.levels!r} is not one of auto, free, piecewise")
+        if self.levels == "free" and self.grid == "int8":
+            raise ArgumentError(
+                "levels=free with grid=int8: free levels lie on no integers; use levels=auto or piecewise"
+            )
         if min(self.bound_rate, self.weight_rate, self.bias_rate, self.features) < 0:
             raise ArgumentError("bound_rate, weight_rate, bias_rate and features must be at least 0")
 
@@ -99,8 +104,6 @@ class SRQuant(Method):
                 yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * sizes.root_mean_square(name))
         if self.bound_rate:
             yield Group(bounds, relative=True, factor=self.bound_rate)
-
-
 
 
 @dataclass(frozen=True)

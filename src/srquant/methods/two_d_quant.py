@@ -22,7 +22,7 @@ from srquant.methods.base import Method, ObservationSettings, WeightSettings
 from srquant.methods.plan import Plan, Scope, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once
 from srquant.model import Model
-from srquant.quantizers import Uniform
+from srquant.quantizers import Quantizer, Uniform
 from srquant.ranges import BoundSearch
 from srquant.surgery import swap
 
@@ -77,7 +77,11 @@ class DOBI(Method):
     def search(self, plan: Plan, patches: Calibration) -> dict[str, QuantLayer]:
         """Layers with the bounds that DOBI finds on these patches."""
         bounds = observe_at_once(plan, patches, self.observation.batch, self.range)
-        return build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found))
+        return build_layers(plan, bounds, self, self.activation_quantizer)
+
+    def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+        """The quantizer of the bounds found."""
+        return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
 
     def range(self, bits: int, origin: str) -> BoundSearch:
         """The search for the output of an operator."""
