@@ -70,8 +70,10 @@ def test_engines_compute_what_the_model_does(network: str, method: str, low_imag
         found = open_exported(tmp_path / "m.onnx", engine, 1)(images)
         assert found.shape == expected.shape
         assert found.dtype == torch.float32
-        # A code that tips at a rounding boundary spreads; these networks are random and hardly damp it.
-        assert agreement(expected, found) > (35 if method == "w8a8" or network not in TILES else 20), engine
+        # A code that tips at a rounding boundary spreads; these networks are random and hardly damp it. With few bits
+        # ONNX Runtime tips more of them: it rounds biases to whole multiples of the products' scale.
+        exact = method == "w8a8" or (engine == "openvino" and network not in TILES)
+        assert agreement(expected, found) > (35 if exact else 10), engine
 
 
 @pytest.mark.parametrize("network", [name for name in NETWORK_NAMES if name not in TILES])
@@ -84,7 +86,7 @@ def test_convolutional_networks_take_any_size(network: str, low_images: Path, tm
         assert agreement(model(images), upscaler(images)) > 30
 
 
-@pytest.mark.parametrize("method", ["w8a8", "w4a4 plq"])
+@pytest.mark.parametrize("method", ["w8a8", "w4a4 plq", "w3a2 plq"])
 def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: Path) -> None:
     """Each quantized convolution has an unsigned input and a signed weight of eight bits, and OpenVINO fuses both."""
     import openvino
@@ -100,7 +102,10 @@ def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: 
         data, weight = (makers[name] for name in node.input[:2])
         assert (data.op_type, weight.op_type) == ("DequantizeLinear", "DequantizeLinear")
         assert types[data.input[2]] == onnx.TensorProto.UINT8
-        assert makers[data.input[0]].input[1:] == data.input[1:], "the same scale and zero point on both sides"
+        quantized_by = makers[data.input[0]]
+        if quantized_by.op_type == "Clip":
+            quantized_by = makers[quantized_by.input[0]]
+        assert quantized_by.input[1:] == data.input[1:], "the same scale and zero point on both sides"
         assert types[weight.input[0]] == onnx.TensorProto.INT8
     compiled = openvino.Core().compile_model(tmp_path / "m.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     ran = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]

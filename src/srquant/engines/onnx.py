@@ -11,12 +11,14 @@ give that, not even uniform ones, whose zero point is ``−l / step``, and neith
 levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a step. The other
 way out, a padded tensor of ones for the offset as in the integer reference, would need a second convolution.
 
-A piecewise-linear grid on integers is written as rounding, clipping and adding before the quantization, which then
-changes nothing any more::
+A piecewise-linear grid on integers is written as clipping, rounding and adding before the quantization, which rounds
+the dense segment d and leaves the rest alone::
 
-    integer = K_0 + Σ_i r_i · round(clip(x / (scale · r_i) − K_i / r_i, 0, n_i))
+    clip(x, e_d, e_d+1) + Σ_{i>d} r_i·scale · round(clip((x − e_i) / (r_i·scale), 0, n_i))
+                        + Σ_{i<d} r_i·scale · round(clip((x − e_i+1) / (r_i·scale), −n_i, 0))
 
-with K_i the integers at the knots, r_i the integers between neighbouring levels, n_i the steps of segment i.
+with e_i the knots, n_i the steps of segment i, r_i the integers between its levels, one in the dense segment. (Rounding
+the dense segment here too, or looking levels up in a table, is slower in OpenVINO.)
 """
 
 from __future__ import annotations
@@ -313,17 +315,13 @@ def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
 
 def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
     """Write a quantized layer."""
-    left, unit = _activation(w, arguments[0], operands.left, torch.uint8)
+    left = _activation(w, arguments[0], operands.left, torch.uint8)
     bias = operands.layer.bias
     if operands.weight is None:
-        right, other = _activation(w, arguments[1], operands.right, torch.int8)
-        product = w.node("MatMul", left, right)
-        return product if unit * other == 1 else w.node("Mul", product, unit * other)
+        return w.node("MatMul", left, _activation(w, arguments[1], operands.right, torch.int8))
     integers, scale = operands.weight_integers()
     convolution = integers.ndim == 4
-    weight = _weight(
-        w, integers if convolution else integers.T.contiguous(), scale * unit, operands, int(not convolution)
-    )
+    weight = _weight(w, integers if convolution else integers.T.contiguous(), scale, operands, int(not convolution))
     if not convolution:
         product = w.node("MatMul", left, weight)
         return product if bias is None else w.node("Add", product, bias)
@@ -337,35 +335,40 @@ def _convolution_arguments(
     return stride, padding, dilation, groups
 
 
-def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> tuple[str, float]:
-    """Quantize an activation; gives its name and the factor that is left to multiply with."""
-    scale = float(grid.scale)
+def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> str:
+    """Quantize an activation."""
     lowest = torch.iinfo(dtype).min
-    zero = torch.tensor(lowest - grid.low, dtype=dtype)
-    if len(grid.steps) == 1 and int(grid.strides[0]) == 1:
-        if grid.high - grid.low < WIDTH:
-            x = w.node("Clip", x, scale * grid.low, scale * grid.high)
-        return _pair(w, x, torch.tensor(scale), zero), 1.0
-    return _pair(w, _piecewise(w, x, grid), torch.tensor(1.0), zero), scale
-
-
-def _pair(w: Writer, x: Value, scale: Tensor, zero: Tensor) -> str:
-    return w.node("DequantizeLinear", w.node("QuantizeLinear", x, scale, zero), scale, zero)
+    scale, zero = grid.scale.float().cpu(), torch.tensor(lowest - grid.low, dtype=dtype)
+    piecewise = bool((grid.strides > 1).any())
+    if piecewise:
+        x = _piecewise(w, x, grid)
+    codes = w.node("QuantizeLinear", x, scale, zero)
+    width = grid.high - grid.low
+    if width < WIDTH and not piecewise:
+        # After the quantization: between it and a sum with a constant, OpenVINO 2026.4 fuses a clip wrongly where the
+        # height and width are free.
+        ends = (torch.tensor(end, dtype=dtype) for end in (lowest, lowest + width))
+        codes = w.node("Clip", codes, *ends)
+    return w.node("DequantizeLinear", codes, scale, zero)
 
 
 def _piecewise(w: Writer, x: Value, grid: IntegerGrid) -> str:
-    """The integers of a grid with several segments, as float32."""
+    """Values that a piecewise grid's quantization leaves alone; see the module."""
+    scale = float(grid.scale)
     knots, strides = ([int(number) for number in numbers] for numbers in (grid.knots, grid.strides))
-    total: str | None = None
-    for knot, stride, count in zip(knots[:-1], strides, grid.steps, strict=True):
-        part = w.node("Mul", x, 1 / (float(grid.scale) * stride))
-        if knot:
-            part = w.node("Sub", part, knot / stride)
-        part = w.node("Round", w.node("Clip", part, 0.0, float(count)))
-        part = part if stride == 1 else w.node("Mul", part, stride)
-        total = part if total is None else w.node("Add", total, part)
+    dense = strides.index(1) if 1 in strides else None
+    total = None if dense is None else w.node("Clip", x, scale * knots[dense], scale * knots[dense + 1])
+    for i, (stride, count) in enumerate(zip(strides, grid.steps, strict=True)):
+        if i == dense:
+            continue
+        below = dense is not None and i < dense
+        anchor, low, high = (knots[i + 1], -count, 0) if below else (knots[i], 0, count)
+        part = w.node("Mul", x, 1 / (scale * stride))
+        part = w.node("Sub", part, anchor / stride) if anchor else part
+        part = w.node("Mul", w.node("Round", w.node("Clip", part, float(low), float(high))), scale * stride)
+        total = w.node("Add", part, scale * knots[0] if total is None else total)
     assert total is not None
-    return w.node("Add", total, knots[0]) if knots[0] else total
+    return total
 
 
 def _weight(w: Writer, integers: Tensor, scale: Tensor, operands: IntegerOperands, axis: int) -> str:
