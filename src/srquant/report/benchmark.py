@@ -41,6 +41,7 @@ class BenchmarkRow:
         method: The method's name; empty for the float network.
         settings: Its resolved configuration.
         seconds: Calibration and finetuning, on this machine.
+        share: Of the multiply-adds, those with quantized operands; the others stayed float.
         scores: PSNR in dB, and SSIM in both dialects, for each data set.
     """
 
@@ -48,6 +49,7 @@ class BenchmarkRow:
     method: str
     settings: dict[str, Any]
     seconds: float
+    share: float
     scores: dict[str, dict[str, float]]
 
     @property
@@ -78,12 +80,13 @@ class Benchmark:
     def markdown(self, published: Mapping[str, Mapping[str, tuple[float, float]]] | None = None) -> str:
         """The table, with published PSNR beside the measured where there is any."""
         sets = list(self.rows[0].scores)
-        header = ["", "bits", "weights", "edges", "seconds"]
+        header = ["", "bits", "weights", "edges", "quantized", "seconds"]
         for name in sets:
             header += [f"{name} PSNR", "SSIM"] + (["(published)"] if published else [])
         lines = [header, ["---"] * len(header)]
         for row in self.rows:
-            cells = [row.name, row.bits, row.granularity, row.settings.get("edges", ""), f"{row.seconds:.0f}"]
+            cells = [row.name, row.bits, row.granularity, row.settings.get("edges", "")]
+            cells += [f"{row.share:.0%}", f"{row.seconds:.0f}"] if row.method else ["", ""]
             for name in sets:
                 score = row.scores[name]
                 cells += [f"{score['psnr']:.2f}", f"{score['ssim']:.4f}"]
@@ -163,7 +166,8 @@ def _measure(
     scores = evaluate(quantized, folders, model.scale)
     table = {row.name: {"psnr": row.psnr, "ssim": row.ssim, "ssim_adabm": row.ssim_adabm} for row in scores}
     state.unlink(missing_ok=True)
-    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, table)
+    share = quantized.record.share if quantized.record is not None else 0.0
+    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, share, table)
 
 
 def _read(path: Path, network: str, calibration: str, sets: list[str]) -> list[BenchmarkRow]:
