@@ -43,23 +43,32 @@ def embedded_network() -> Model:
 
 
 def run_demo(output: Path) -> list[Row]:
-    """Quantize the embedded network to W4A4 by MinMax and by PLQ, score, save, reopen, and draw.
+    """Quantize the embedded network to W4A4 by MinMax, PLQ and our own recipe, score, save, reopen, and draw.
+
+    Our recipe learns for 48 steps here, so that the demo is short; its default is ten passes over a hundred patches.
 
     Args:
         output: Folder for the models and the picture ``comparison.png``.
 
     Returns:
-        The table: float, MinMax, PLQ.
+        The table: float, MinMax, PLQ, srquant.
     """
     output.mkdir(parents=True, exist_ok=True)
     model = embedded_network()
-    patches = Calibration.from_low_resolution(_ASSETS / "demo" / "calibration")
+    folder = _ASSETS / "demo" / "calibration"
+    patches, few = Calibration.from_low_resolution(folder), Calibration.from_low_resolution(folder, count=32, size=48)
+    quick = configure("srquant", bits=4, settings=["finetuning.epochs=3"])
+    methods = {
+        "minmax": (configure("minmax", bits=4), patches),
+        "plq": (configure("plq", bits=4), patches),
+        "srquant": (quick, few),
+    }
     (pairs,) = find_pairs(_ASSETS / "demo" / "test", model.scale)
     rows = [_row("float", model, pairs, model.save(output / "float.safetensors"), 0.0)]
     opened = {"float": model}
-    for name in ("minmax", "plq"):
+    for name, (method, images) in methods.items():
         start = time.perf_counter()
-        quantized = quantize(model, patches, configure(name, bits=4), device="cpu")
+        quantized = quantize(model, images, method, device="cpu")
         seconds = time.perf_counter() - start
         path = quantized.save(output / f"{name}_w4a4.safetensors")
         opened[name] = load(path)
@@ -75,7 +84,7 @@ def _row(name: str, model: Model, pairs: PairFolder, path: Path, seconds: float)
 
 def _draw(models: Mapping[str, Model], pairs: PairFolder) -> NDArray[np.uint8]:
     sheets: list[NDArray[np.uint8]] = []
-    titles = {"float": "float32", "minmax": "MinMax, 4 bits", "plq": "PLQ, 4 bits"}
+    titles = {"float": "float32", "minmax": "MinMax, 4 bits", "plq": "PLQ, 4 bits", "srquant": "srquant, 4 bits"}
     for pair in pairs:
         low, high = pair.read()
         top, left, size = _CROPS[pair.high.stem]
