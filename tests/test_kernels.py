@@ -44,7 +44,7 @@ def test_large_tensors_take_the_compiled_way():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
     steps, knots = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -59,7 +59,7 @@ def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_gradients_agree(monkeypatch, grid, dtype, threads):
     steps, numbers = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

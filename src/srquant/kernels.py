@@ -126,8 +126,11 @@ def _three(grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> 
 
 
 def _share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
-    """Do the parts of a work in as many threads as PyTorch uses; results in order."""
-    threads = max(1, min(torch.get_num_threads(), count // _SHARE))
+    """Do the parts of a work in half as many threads as PyTorch uses; results in order.
+
+    PyTorch's own threads go on spinning for a while after each of its operations.
+    """
+    threads = max(1, min(torch.get_num_threads() // 2, count // _SHARE))
     step = -(-count // threads // _BLOCK) * _BLOCK
     parts = [slice(start, start + step) for start in range(0, count, step)]
     return [work(part) for part in parts] if len(parts) == 1 else list(_pool(threads).map(work, parts))
