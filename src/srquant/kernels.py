@@ -1,10 +1,10 @@
-"""The staircase of :mod:`srquant.functional` in one pass over memory, compiled by Numba where that is installed.
+"""Staircases and distances of features in few passes over memory, compiled by Numba where that is installed.
 
 Written with ordinary tensor operations, a three-segment grid takes about 10 passes over the data, its gradients 20.
-Here every value is loaded once. Arithmetic and order of operations are the same, so codes and values agree to the bit;
+Here a value is loaded once. Arithmetic and order of operations are the same, so codes and values agree to the bit;
 sums agree up to the order of their terms.
 
-Only :mod:`srquant.functional` imports this module, when it first needs it: compiling, or reading what was compiled
+Only :mod:`srquant.compiled` imports this module, when it is first needed: compiling, or reading what was compiled
 before, takes a moment.
 """
 
