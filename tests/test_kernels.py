@@ -76,6 +76,21 @@ def test_gradients_agree(monkeypatch, grid, dtype, threads):
     torch.testing.assert_close(fast_knots, plain_knots, rtol=1e-4, atol=2e-2)  # sums of 40,000 terms of size 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_gradient_of_the_values_does_not_depend_on_whether_knots_learn(monkeypatch, grid, dtype):
+    steps, numbers = GRIDS[grid]
+    slope = values(dtype).flip(0).clamp(-9, 9)
+
+    def run(learn: bool) -> Tensor:
+        x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=learn)
+        functional.quantize(x, knots, steps).backward(slope)
+        return x.grad
+
+    fast, plain = both(monkeypatch, lambda: run(learn=False))
+    assert torch.equal(fast, plain) and torch.equal(fast, run(learn=True)) and fast.any() and not fast.all()
+
+
 def test_a_gradient_in_another_memory_format(monkeypatch):
     slope = values(torch.float32).clamp(-9, 9).contiguous()
 

@@ -82,6 +82,12 @@ def gradients(
     return np.sum(parts, axis=0)
 
 
+def pass_inside(x: Values, slope: Values, made: Values, low: float, high: float) -> None:
+    """Write the slope where ``low ≤ x ≤ high``, else 0: ∂L/∂x alone, see :func:`gradients`."""
+    edges = np.array([low, high], np.float32)
+    _share_out(lambda part: _pass_inside(x[part], slope[part], made[part], edges), len(x))
+
+
 def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     """Write the nearest of some increasing levels for every value, the lower one halfway."""
     halfway = (levels[1:] + levels[:-1]) / np.float32(2)
