@@ -91,3 +91,21 @@ def test_help_has_examples(run, command: str) -> None:
     code, text, _ = run("bench", command, "--help")
     assert code == 0
     assert "Example" in text
+
+
+def test_published_scores_stand_below_the_table(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    words = ["bench", "methods", network, "--calibration", low_images, "--data", tmp_path / "Set5/x4", "--patches", 2]
+    code, text, _ = run(*words, "--method", "minmax", "--published", "SwinIR-light", "-o", out)
+    assert code == 0
+    assert "| 2DQuant | W4A4 | 31.77 | 0.8867 |" in text and "| W3A3 |" not in text
+    assert out.with_suffix(".md").read_text() in text
+    code, _, error = run(*words, "--method", "minmax", "--published", "swinir-lihgt", "-o", tmp_path / "other.json")
+    assert code == 2 and "did you mean 'SwinIR-light'" in error and not (tmp_path / "other.json").exists()
+
+
+def test_published_scores_alone(run) -> None:
+    code, text, _ = run("bench", "published", "edsr-baseline")
+    assert code == 0 and "| PLQ+SAFT | W4A4 | 31.54 | 0.879 |" in text and "| AdaBM | W6A6 |" in text
+    code, _, error = run("bench", "published", "RDN", "--bits", 3)
+    assert code == 2 and "×4 at 6 bits" in error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -65,11 +65,11 @@ def oaptq_ablation(
     """
     from srquant import configure
     from srquant.methods import OAPTQ
-    from srquant.report.benchmark import ABLATION_OF_THE_PAPER, ablation
+    from srquant.report.benchmark import ablation, ablation_of_the_paper
 
     method = configure("oaptq", bits, weight_bits=weight_bits, edges=edges.value, settings=set_ or ())
     rows = ablation(cast(OAPTQ, method))
-    published = ABLATION_OF_THE_PAPER if bits == 4 and weight_bits in (None, 4) else None
+    published = ablation_of_the_paper() if bits == 4 and weight_bits in (None, 4) else None
     images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
     _run(network, data, output, images, rows, value_range, device, published)
 
@@ -93,11 +93,17 @@ def methods(
     seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
+    published: Annotated[
+        str | None, typer.Option(help="A network of papers, whose scores follow the table: SwinIR-light …")
+    ] = None,
 ) -> None:
     """Any methods, in any configuration, on one network.
 
-    Example:
+    Examples:
     [bold]srquant bench methods edsr_x4.pth --calibration lr/ --data Set5/x4 --method mse --method plq -o t.json[/bold]
+
+    [bold]srquant bench methods swinir_x4.pth --calibration lr/ --data Set5/x4 --method 2dquant
+    --published SwinIR-light -o t.json[/bold]
     """
     from srquant import configure
 
@@ -107,7 +113,28 @@ def methods(
         settings = [field for field in fields.split(",") if field]
         rows[text] = configure(name, bits, weight_bits=weight_bits, edges=edges.value, settings=settings)
     images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
-    _run(network, data, output, images, rows, value_range, device, None)
+    known = None if published is None else partial(_published_table, published, bits)
+    _run(network, data, output, images, rows, value_range, device, None, known)
+
+
+@bench.command()
+def published(
+    network: Annotated[str, typer.Argument(help="EDSR-baseline, RDN, SRResNet or SwinIR-light.")],
+    scale: Annotated[int, typer.Option(help="How many times larger the output is.")] = 4,
+    bits: Annotated[int | None, typer.Option(help="Of activations; all that are known if left out.")] = None,
+) -> None:
+    """What papers print for a network, by method and bits, with their sources.
+
+    Example:
+    [bold]srquant bench published SwinIR-light --scale 2 --bits 3[/bold]
+    """
+    print(_published_table(network, bits, scale))
+
+
+def _published_table(network: str, bits: int | None, scale: int) -> str:
+    from srquant.report.published import published, published_markdown
+
+    return published_markdown(published(network, scale, bits))
 
 
 def _run(
@@ -118,7 +145,8 @@ def _run(
     rows: Mapping[str, Method],
     value_range: float | None,
     device: str,
-    published: Mapping[str, Mapping[str, tuple[float, float]]] | None,
+    published: Mapping[str, Mapping[str, Sequence[float]]] | None,
+    beside: Callable[[int], str] | None = None,
 ) -> None:
     from srquant import load
     from srquant.api import pick_device
@@ -131,9 +159,10 @@ def _run(
         raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")
     require_writable(output)
     model = load(network, value_range=value_range).to(pick_device(device))
+    known = "" if beside is None else "\n" + beside(model.scale)
     folders = [folder for path in data for folder in find_pairs(path, model.scale)]
     table = run_benchmark(model, images(model.scale), folders, rows, output)
-    text = table.markdown(published)
+    text = table.markdown(published) + known
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(text)
     print(text)
