@@ -81,13 +81,22 @@ def test_swinir_light_has_sixteen_quantizers_in_each_of_its_blocks(low_images: P
 def test_scope(network: str, scope: str, convolutions: bool, patches: Calibration) -> None:
     model = Model(small_networks()[network], network)
     method = configure("dobi", 4, settings=[f"scope={scope}"])
-    kinds = {point.kind for point in make_plan(model, method, method.scope).survey.points}
+    kinds = {point.kind for point in make_plan(model, method).survey.points}
     found = {layer.name: layer.right.bits for layer in method.quantize(model, patches).layers()}
     points = {point.name: point for point in survey(model.network).points}
     assert {points[name].kind for name in found} == (kinds if convolutions else {"linear", "matmul"})
     if convolutions:
         assert found[model.network.edges.first[0]] == 8, "edges=8bit holds in this scope"
         assert len(found) == len(points)
+
+
+@pytest.mark.parametrize("name", ["minmax", "oaptq", "srquant"])
+def test_other_methods_have_the_scope_too(name: str, swinir: Model, patches: Calibration) -> None:
+    settings = ["finetuning.epochs=1"] if name in ("oaptq", "srquant") else []
+    every = configure(name, 4, settings=settings).quantize(swinir, patches).layers()
+    found = configure(name, 4, settings=[*settings, "scope=transformer"]).quantize(swinir, patches).layers()
+    expected = {layer.name for layer in DOBI().quantize(swinir, patches).layers()}
+    assert {layer.name for layer in found} == expected < {layer.name for layer in every}
 
 
 def test_an_exception_counts_whatever_the_scope(swinir: Model, patches: Calibration) -> None:
@@ -189,7 +198,7 @@ def test_samples_are_few_and_hold_the_extremes(swinir: Model, low_images: Path) 
         counts.append(rows.shape[1])
         return Extremes()(rows)
 
-    plan = make_plan(swinir, DOBI(), "transformer")
+    plan = make_plan(swinir, DOBI())
     found, whole = (observe_at_once(plan, patches, 4, lambda *_: record, samples) for samples in (1000, 1 << 30))
     assert all(found[key][name] == value for key, bounds in whole.items() for name, value in bounds.items())
     few, all_values = counts[: len(counts) // 2], counts[len(counts) // 2 :]
@@ -200,7 +209,7 @@ def test_samples_are_few_and_hold_the_extremes(swinir: Model, low_images: Path) 
 
 def test_a_sample_chooses_nearly_the_same_bounds(swinir: Model, low_images: Path, monkeypatch) -> None:
     patches = Calibration.from_low_resolution(low_images, count=12, size=32)
-    plan = make_plan(swinir, DOBI(), "transformer")
+    plan = make_plan(swinir, DOBI())
     some, all_values = (
         observe_at_once(plan, patches, 4, lambda bits, _: BoundSearch(3), samples) for samples in (4000, 1 << 30)
     )
@@ -314,7 +323,7 @@ def twin(
 
 def test_calibration_is_the_loop_written_out(swinir: Model, patches: Calibration) -> None:
     method = TwoDQuant(bits=3, finetuning=replace(FEW, steps=7, batch=3))
-    plan = make_plan(swinir, method, "transformer")
+    plan = make_plan(swinir, method)
     start = swap(plan.network, method.search(plan, patches))
     expected = twin(start, plan.network, plan.network.taps, patches, 7, 3)
     found = method.quantize(swinir, patches)

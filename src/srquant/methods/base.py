@@ -13,6 +13,7 @@ from srquant.model import Model
 from srquant.quantizers import check_bits, check_grid
 
 EdgeProtocol = Literal["8bit", "float", "none"]
+Scope = Literal["auto", "transformer", "all"]
 Bits = tuple[int, int] | None
 """Of weights and activations; None leaves a layer float."""
 
@@ -55,6 +56,10 @@ class Method:
     edges: EdgeProtocol = "8bit"
     """``8bit``: first, upsampler and last convolutions at 8/8 bits (OAPTQ table 1); ``float``: those and the
     convolution after the body stay float (OAPTQ tables 2 and 3); ``none``: all alike."""
+    scope: Scope = "all"
+    """Which multiplications are quantized: ``all``; ``transformer``, linear maps and attention products, while every
+    convolution stays float (2DQuant); ``auto``: that for networks with attention products, or whose linear maps do most
+    of the multiplying, and ``all`` for the others."""
     layers: tuple[str, ...] = ()
     """Exceptions, the last that matches a layer's name counts: ``pattern=bits``, ``pattern=weights/activations`` or
     ``pattern=float``, for instance ``tail.*=8``."""
@@ -71,6 +76,8 @@ class Method:
         check_grid(self.grid)
         if self.edges not in ("8bit", "float", "none"):
             raise ArgumentError(f"edges={self.edges!r} is not one of 8bit, float, none")
+        if self.scope not in ("auto", "transformer", "all"):
+            raise ArgumentError(f"scope={self.scope!r} is not one of auto, transformer, all")
         if not 0 <= self.observation.momentum < 1 or self.observation.batch < 1:
             raise ArgumentError(f"{self.observation}: momentum must be in [0, 1) and batch at least 1")
         for rule in self.layers:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from typing import Literal
 
 from srquant.errors import ArgumentError
-from srquant.methods.base import Bits, Method, parse_rule
+from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
 from srquant.networks.base import SRNetwork
 from srquant.storage import Kept
 from srquant.surgery import Fold, Point, Survey, fold_batch_norm, survey
-
-Scope = Literal["auto", "transformer", "all"]
-"""``transformer``: linear maps and attention products only, every convolution stays float; ``auto``: that for networks
-with attention products, or whose linear maps do most of the multiplying, and ``all`` for the others."""
 
 _EIGHT_BIT_ROLES = ("first", "upsampler", "last")
 _FLOAT_ROLES = ("first", "after_body", "upsampler", "last")
@@ -51,13 +46,12 @@ class Plan:
         return sum(target.point.multiply_adds for target in self.targets) / self.survey.multiply_adds
 
 
-def make_plan(model: Model, method: Method, scope: Scope = "all") -> Plan:
+def make_plan(model: Model, method: Method) -> Plan:
     """Fold normalisations, find the multiplications, and decide the bits of each.
 
     Args:
         model: A float model.
-        method: Says bits, edges and exceptions; an exception counts whatever the scope.
-        scope: What else is quantized.
+        method: Says bits, edges, scope and exceptions; an exception counts whatever the others say.
 
     Raises:
         ArgumentError: The model is quantized already, a rule of ``layers`` matches no layer, or the network has nothing
@@ -76,7 +70,7 @@ def make_plan(model: Model, method: Method, scope: Scope = "all") -> Plan:
             )
     targets: list[Target] = []
     kept: list[Kept] = []
-    skipped = ("conv",) if _is_transformer(network, found, scope) else ()
+    skipped = ("conv",) if _is_transformer(network, found, method.scope) else ()
     for point in found.points:
         bits, reason = _bits(point, method, rules, skipped)
         if bits is None:

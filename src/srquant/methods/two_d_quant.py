@@ -18,8 +18,8 @@ from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import QuantLayer
-from srquant.methods.base import Method, ObservationSettings, WeightSettings
-from srquant.methods.plan import Plan, Scope, make_plan
+from srquant.methods.base import Method, ObservationSettings, Scope, WeightSettings
+from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once
 from srquant.model import Model
 from srquant.quantizers import Quantizer, Uniform
@@ -50,8 +50,7 @@ class DOBI(Method):
     name = "dobi"
 
     scope: Scope = "auto"
-    """``transformer``: linear maps and attention products, as published; ``all``: convolutions too, their ends by
-    ``edges``; ``auto``: ``transformer`` for networks with attention, ``all`` for convolutional ones."""
+    """As published for networks with attention; all of a convolutional one."""
     patches: int = 32
     """How many of the calibration patches are looked at: the paper's one batch."""
     patch: int = 64
@@ -64,13 +63,11 @@ class DOBI(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scope not in ("auto", "transformer", "all"):
-            raise ArgumentError(f"scope={self.scope!r} is not one of auto, transformer, all")
         if self.patches < 1 or self.patch < 16:
             raise ArgumentError(f"patches={self.patches}, patch={self.patch}: at least 1 patch of at least 16 pixels")
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
-        plan = make_plan(model, self, self.scope)
+        plan = make_plan(model, self)
         patches = calibration.at_most(self.patches, self.patch)
         return finish(model, plan, self.search(plan, patches), self, patches)
 
@@ -132,7 +129,7 @@ class TwoDQuant(DOBI):
             object.__setattr__(self, "finetuning", _RELEASED)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
-        plan = make_plan(model, self, self.scope)
+        plan = make_plan(model, self)
         layers = self.search(plan, calibration.at_most(self.patches, self.patch))
         patches = calibration.at_most(len(calibration), self.patch)
         student = swap(plan.network, layers)
