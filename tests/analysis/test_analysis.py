@@ -200,6 +200,15 @@ def test_bounds_are_drawn(run, low_images: Path, tmp_path: Path) -> None:
     assert all(0 <= float(row["lower_percentile"]) <= float(row["upper_percentile"]) <= 100 for row in table)
     code, _, error = run("analyze", "bounds", network, network, *few, "-o", out)
     assert (code, "no quantized model" in error) == (2, True)
+    code, text, error = run("analyze", "learning", models[1], "-o", tmp_path / "learning.png")
+    assert (code, error) == (0, "") and "2dquant: L_output" in text
+    assert min(read_picture(tmp_path / "learning.png").size) > 200
+    with (tmp_path / "learning.csv").open() as file:
+        curve = [(row["epoch"], row["part"]) for row in csv.DictReader(file)]
+    assert curve == [("1", "L_output"), ("1", "L_feature"), ("2", "L_output"), ("2", "L_feature")]
+    for others, message in ((models, "learns nothing"), ([network], "is a float network")):
+        code, _, error = run("analyze", "learning", *others, "-o", out)
+        assert (code, message in error) == (2, True)
     block = "layers.0.*.blocks.0.*"
     code, text, _ = run("analyze", "distributions", network, *few, "--layer", block, "--weights", "-o", out)
     assert (code, "16 layers" in text) == (0, True)
@@ -293,7 +302,7 @@ def test_bad_commands(run, pairs: PairFolder, low_images: Path, tmp_path: Path) 
         assert not out.exists()
 
 
-@pytest.mark.parametrize("command", ["outliers", "distributions", "bounds", "sensitivity", "compare"])
+@pytest.mark.parametrize("command", ["outliers", "distributions", "bounds", "sensitivity", "learning", "compare"])
 def test_help_has_examples(run, command: str) -> None:
     code, text, _ = run("analyze", command, "--help")
     assert code == 0

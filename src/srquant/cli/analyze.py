@@ -183,6 +183,32 @@ def sensitivity(
 
 
 @analyze.command()
+def learning(
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Files srquant made, by methods that learn.")],
+    output: Output,
+) -> None:
+    """How the parts of the loss fell while models were finetuned.
+
+    Example:
+    [bold]srquant analyze learning oaptq.safetensors 2dquant.safetensors -o learning.png[/bold]
+    """
+    from srquant import load
+    from srquant.errors import ArgumentError
+    from srquant.report.curves import draw_learning
+
+    _require_png(output)
+    records = {path.stem: load(path).record for path in model}
+    quantized = {title: record for title, record in records.items() if record is not None}
+    for title in records.keys() - quantized.keys():
+        raise ArgumentError(f"{title} is a float network; give files that srquant quantize made")
+    draw_learning(output, quantized)
+    for title, record in quantized.items():
+        first, last = (record.curve[end]["losses"] for end in (0, -1))
+        print(f"{title}: " + ", ".join(f"{part} {first[part]:.4g} to {last[part]:.4g}" for part in first))
+    print(f"wrote {output} and {output.with_suffix('.csv').name}")
+
+
+@analyze.command()
 def compare(
     model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Float networks and files srquant made.")],
     data: Data,

@@ -1,13 +1,17 @@
-"""Training curves."""
+"""Curves of training and of finetuning."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from srquant.errors import ArgumentError
 from srquant.files import replacing
 from srquant.settings import to_json
+from srquant.storage import Record
 from srquant.training import Point
 
 
@@ -33,3 +37,47 @@ def write_curve(output: Path, curve: Sequence[Point]) -> None:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
     with replacing(output.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps([to_json(point) for point in curve], indent=1) + "\n")
+
+
+def draw_learning(output: Path, records: Mapping[str, Record]) -> None:
+    """Draw each part of the losses over the epochs of finetuning, ``.png``, and keep the numbers, ``.csv``.
+
+    Args:
+        output: The picture.
+        records: Of models that learned, by the titles of their lines. A part that several methods call alike shares a
+            panel; that it means the same in all of them is not checked.
+
+    Raises:
+        ArgumentError: A model did not learn.
+        OutputError: A file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    rows: list[tuple[str, int, str, str, float]] = []
+    for title, record in records.items():
+        if not record.curve:
+            raise ArgumentError(f"{title} was made by {record.method}, which learns nothing; leave it out")
+        rows += [(title, *row) for epoch in record.curve for row in _losses(epoch)]
+    parts = list(dict.fromkeys(row[3] for row in rows))
+    figure = Figure(figsize=(4.5 * len(parts), 3.2), layout="constrained")
+    for place, part in enumerate(parts, start=1):
+        axes = figure.add_subplot(1, len(parts), place)
+        for title in records:
+            line = [(number, value) for model, number, _, name, value in rows if (model, name) == (title, part)]
+            if line:
+                axes.plot(*zip(*line, strict=True), marker=".", label=title)
+        axes.set_title(part)
+        axes.set_xlabel("epoch")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
+    with replacing(output) as temporary:
+        figure.savefig(temporary, dpi=120, metadata={"Software": None})
+    with replacing(output.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("model", "epoch", "stage", "part", "loss"))
+        writer.writerows(rows)
+
+
+def _losses(epoch: Mapping[str, Any]) -> list[tuple[int, str, str, float]]:
+    return [(epoch["number"], epoch["stage"], part, value) for part, value in epoch["losses"].items()]
