@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from srquant.api import pick_device
+from srquant.api import describe_device, pick_device
 from srquant.errors import ArgumentError, ImageError, SrquantError, UnknownNameError
 from srquant.files import replacing, require_writable
 from srquant.images.reading import list_images, read_picture
@@ -193,17 +193,13 @@ def _train(name: str, entry: Entry, data: Path, output: Path, device: torch.devi
     if not trained.first:
         return
     recipe = Recipe(entry.network, entry.training).to_json()
-    save_network(output, trained.network, {"srquant.recipe": recipe, "srquant.device": _describe(device)})
+    save_network(output, trained.network, {"srquant.recipe": recipe, "srquant.device": describe_device(device)})
     write_curve(output, trained.curve)
     state.unlink(missing_ok=True)
     print(f"{'step':>8} {'loss':>9} {'PSNR':>7} {'seconds':>8}")
     for point in trained.curve:
         print(f"{point.step:8d} {point.loss:9.5f} {point.psnr:7.3f} {point.seconds:8.0f}")
     print(f"{name}: wrote {output}")
-
-
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def _tiny(entry: Entry) -> Entry:

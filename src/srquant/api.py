@@ -42,6 +42,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """What computes, in words: the GPU's name, or how many threads of the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+
+
 def configure(
     method: str = "plq",
     bits: int = 4,

@@ -40,7 +40,7 @@ def train(
 
     import torch
 
-    from srquant.api import pick_device
+    from srquant.api import describe_device, pick_device
     from srquant.errors import ArgumentError
     from srquant.files import require_writable
     from srquant.networks import network_named
@@ -61,9 +61,12 @@ def train(
     photographs = Photographs.of(data, scale, recipe.training.patch)
     torch.manual_seed(seed)
     state = output.with_suffix(".state")
-    trained = run(kind(recipe.network), photographs, recipe.training, state, pick_device(device))
+    place = pick_device(device)
+    trained = run(kind(recipe.network), photographs, recipe.training, state, place)
     if trained.first:
-        save_network(output, trained.network, {"srquant.recipe": recipe.to_json()})
+        save_network(
+            output, trained.network, {"srquant.recipe": recipe.to_json(), "srquant.device": describe_device(place)}
+        )
         write_curve(output, trained.curve)
         state.unlink(missing_ok=True)
         print(f"wrote {output}, its curve {output.with_suffix('.png').name} and {output.with_suffix('.json').name}")
