@@ -166,6 +166,15 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.detach().reshape(1, -1)
 
 
+def by_channel(tensor: Tensor, kind: Kind) -> Tensor:
+    """The values of each channel as a row: axis 1 of a convolution's input, the last of a linear map's. The operand of
+    an attention product counts as one channel.
+    """
+    if kind == "matmul":
+        return flat(tensor)
+    return tensor.detach().movedim(1 if kind == "conv" else -1, 0).flatten(1)
+
+
 def require_finite(name: str, values: Iterable[Tensor]) -> None:
     """Refuse bounds that are not finite.
 

@@ -15,6 +15,8 @@ from srquant.quantizers import (
     FreeLevels,
     PiecewiseLinear,
     Quantizer,
+    ShiftedLevels,
+    ShiftedUniform,
     Symmetric,
     Uniform,
     all_quantizers,
@@ -32,11 +34,19 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     grid = "int8" if "int8" in options else "free"
     if kind == "uniform":
         return Uniform(bits, low, high, grid)
+    if kind == "shifted_uniform":
+        return (
+            ShiftedUniform(bits, low - x.mean(), high - x.mean(), x.mean())
+            if x.numel()
+            else ShiftedUniform(bits, low, high, low)
+        )
     if kind == "symmetric":
         return Symmetric(bits, torch.maximum(-low, high), grid)
-    if kind == "free_levels":
+    if kind in ("free_levels", "shifted_levels"):
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
-        return FreeLevels(bits, Lloyd(search)(x[None])["levels"][0] if x.numel() else torch.zeros(1 << bits))
+        shift = x.mean() if x.numel() and kind == "shifted_levels" else torch.tensor(0.0)
+        found = Lloyd(search)((x - shift)[None])["levels"][0] if x.numel() else torch.zeros(1 << bits)
+        return FreeLevels(bits, found) if kind == "free_levels" else ShiftedLevels(bits, found, shift)
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
     found = find_sides(low, high, breakpoint) if "auto" in options else "both"
     return PiecewiseLinear(bits, low, high, breakpoint, "literal" if "literal" in options else "distinct", found, grid)
@@ -47,6 +57,8 @@ KINDS = (
     "uniform",
     "symmetric",
     "free_levels",
+    "shifted_levels",
+    "shifted_uniform",
     *(f"piecewise_linear/{form}/{sides}" for form in ("distinct", "literal") for sides in ("auto", "both")),
     *WHOLE,
 )
@@ -230,3 +242,24 @@ def test_a_quantizer_is_rebuilt_from_its_description(kind: str) -> None:
 def test_bits_outside_their_range_are_refused(bits: int) -> None:
     with pytest.raises(ArgumentError, match=f"bits={bits} is outside 2…8"):
         Uniform(bits, torch.tensor(0.0), torch.tensor(1.0))
+
+
+def test_shifted_levels_are_levels_around_the_centre_of_each_channel() -> None:
+    x = torch.randn(2, 5, 7, 3) + 10 * torch.randn(5, 1, 1)
+    shift, levels = x.mean((0, 2, 3)), torch.tensor([-2.0, -0.5, 0.25, 1.5])
+    expected = torch.empty_like(x)
+    for channel in range(5):
+        nearest = ((x[:, channel] - shift[channel])[..., None] - levels).abs().argmin(-1)
+        expected[:, channel] = levels[nearest] + shift[channel]
+    images = ShiftedLevels(2, levels, shift[:, None, None])
+    tokens = ShiftedLevels(2, levels, shift)
+    close = partial(torch.testing.assert_close, rtol=0, atol=2e-6)
+    close(images(x), expected)
+    close(tokens(x.movedim(1, -1)), expected.movedim(1, -1))
+    assert torch.equal(images.decode(images.codes(x)), images(x))
+    close(images.levels(), levels + shift[:, None])
+    codes = images.codes(x)
+    terms = images.terms(codes)
+    assert all(term.integers.shape == codes.shape and term.scale.ndim == 0 for term in terms)
+    close(sum(term.values() for term in terms).float(), expected)
+    assert images.integer_grid() is None

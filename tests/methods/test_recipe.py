@@ -19,7 +19,7 @@ from srquant.methods.recipe import OutputAndFeatures, SRQuant
 from srquant.methods.steps import OutputSizes
 from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
-from srquant.surgery import quant_layers
+from srquant.surgery import copy_network, observe, quant_layers
 
 SHORT = LearningSettings(epochs=3, rate=2e-3, schedule="cosine")
 
@@ -48,7 +48,7 @@ def state(model: Model) -> dict[str, Tensor]:
 
 def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model, patches: Calibration) -> None:
     rates = {"bound_rate": 0, "weight_rate": 0, "bias_rate": 1e-12}
-    nothing = SRQuant(bits=3, levels="piecewise", finetuning=replace(SHORT, epochs=1), **rates)
+    nothing = SRQuant(bits=3, levels="piecewise", image_grid=False, finetuning=replace(SHORT, epochs=1), **rates)
     weights = WeightSettings(range="least_squares", per_channel=True)
     expected = state(PLQ(bits=3, bounds="least_squares", weights=weights).quantize(tiny, patches))
     model = nothing.quantize(tiny, patches)
@@ -68,11 +68,46 @@ def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model
     ],
 )
 def test_levels(tiny: Model, patches: Calibration, levels: str, bits: int, names: set[str]) -> None:
-    model = SRQuant(bits=bits, levels=levels, finetuning=replace(SHORT, epochs=1)).quantize(tiny, patches)
+    method = SRQuant(
+        bits=bits, levels=levels, channel_shift=False, image_grid=False, finetuning=replace(SHORT, epochs=1)
+    )
+    model = method.quantize(tiny, patches)
     assert {layer.left.name for layer in quant_layers(model.network).values()} == names
     for layer in quant_layers(model.network).values():
         assert len(layer.left.levels()) <= 2**layer.left.bits
         assert bool((layer.left.levels().diff() >= 0).all())
+
+
+def test_channels_with_means_of_their_own_are_centred(tiny: Model, patches: Calibration) -> None:
+    head = tiny.network.edges.first[0]
+    network = copy_network(tiny.network)
+    network.get_submodule(head).bias.data.add_(torch.linspace(-3, 3, 8) * network.value_range)
+    model, method = Model(network, "tiny"), SRQuant(bits=3, finetuning=replace(SHORT, epochs=1))
+    layers = quant_layers(method.quantize(model, patches).network)
+    shifted = {name: layer.left for name, layer in layers.items() if layer.left.name == "shifted_levels"}
+    assert shifted, "what follows the first convolution has means far apart"
+    for name, quantizer in shifted.items():
+        assert quantizer.shift.shape == (layers[name].weight.shape[1], 1, 1)
+    seen: dict[str, list[Tensor]] = {}
+    observe(network, list(shifted), patches.batches(16), lambda name, _, x: seen.setdefault(name, []).append(x))
+    for name, quantizer in shifted.items():
+        torch.testing.assert_close(quantizer.shift.flatten(), seen[name][0].mean((0, 2, 3)))  # one batch
+    plain = quant_layers(replace(method, channel_shift=False).quantize(model, patches).network)
+    assert "shifted_levels" not in {layer.left.name for layer in plain.values()}
+
+
+def test_an_image_of_bytes_reaches_the_first_convolution_unchanged(tiny: Model, patches: Calibration) -> None:
+    method = SRQuant(bits=4, finetuning=replace(SHORT, epochs=1))
+    model = method.quantize(tiny, patches)
+    first = quant_layers(model.network)[tiny.network.edges.first[0]].left
+    assert first.name == "shifted_uniform" and bool((first.shift < 0).all()), "EDSR subtracts a mean"
+    image = torch.arange(256).repeat(3, 1)[None, :, None, :] / 255 * tiny.network.value_range
+    with torch.no_grad():
+        given = image + first.shift
+        torch.testing.assert_close(first(given), given, rtol=0, atol=2e-6 * tiny.network.value_range)
+    for fields in ({"image_grid": False}, {"grid": "int8"}, {"edges": "none"}):
+        other = replace(method, **fields).quantize(tiny, patches)
+        assert "shifted_uniform" not in {layer.left.name for layer in quant_layers(other.network).values()}
 
 
 def test_unknown_levels_are_refused() -> None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from srquant.errors import ArgumentError
 from srquant.functional import grid_levels, quantize
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
-from srquant.ranges import BoundSearch, Extremes, LeastSquares, Lloyd, PiecewiseSearch, Quantiles, quantile
+from srquant.ranges import (
+    BoundSearch,
+    ChannelShift,
+    Extremes,
+    LeastSquares,
+    Lloyd,
+    PiecewiseSearch,
+    Quantiles,
+    quantile,
+)
 from srquant.sorted_values import SortedValues, thin
 
 
@@ -225,3 +234,16 @@ def test_one_side_moves_in_a_one_sided_search() -> None:
     bounds = BoundSearch(3, "upper")(rows)
     assert float(bounds["lower"]) == float(rows.min()) < 0
     assert float(bounds["upper"]) < float(rows.max())
+
+
+def test_centred_channels_have_the_levels_and_errors_of_their_differences_from_the_mean() -> None:
+    lloyd = Lloyd(PiecewiseSearch(partial(candidate_levels, bits=3, form="distinct")))
+    rows = torch.randn(4, 900, generator=torch.Generator().manual_seed(2)) + torch.tensor([[-9.0], [0], [2], [5]])
+    found = ChannelShift(lloyd)(rows)
+    torch.testing.assert_close(found["shift"], rows.mean(1)[None])
+    for prefix, values in (("", rows), ("centred_", rows - rows.mean(1, keepdim=True))):
+        levels = lloyd(values.reshape(1, -1))["levels"]
+        torch.testing.assert_close(found[f"{prefix}levels"], levels)
+        error = (values.reshape(-1, 1) - levels).square().amin(1).mean()
+        assert float(found[f"{prefix}error"]) == pytest.approx(float(error), rel=1e-4)
+    assert float(found["centred_error"]) < 0.2 * float(found["error"])

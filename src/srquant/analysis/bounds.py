@@ -99,11 +99,12 @@ class _Count:
 
     def __init__(self, quantizer: Quantizer) -> None:
         knots = quantizer.knots().detach()
-        self._bits = quantizer.bits
+        self._quantizer = quantizer
         self._lower, self._upper = knots[..., 0], knots[..., -1]
         self._below = self._above = self._all = 0
 
     def add(self, values: Tensor) -> None:
+        values = self._quantizer.to(values.device).centred(values)
         shape = (-1, *([1] * (values.ndim - 1))) if self._lower.ndim else ()
         lower, upper = (bound.to(values.device).reshape(shape) for bound in (self._lower, self._upper))
         self._below += int((values < lower).sum())
@@ -114,4 +115,4 @@ class _Count:
         kind = "weight" if tensor.endswith(".weight") else "activation"
         ends = float(self._lower.mean()), float(self._upper.mean())
         shares = 100 * self._below / self._all, 100 * self._above / self._all
-        return BoundPlace(title, tensor, kind, self._bits, *ends, *shares)
+        return BoundPlace(title, tensor, kind, self._quantizer.bits, *ends, *shares)

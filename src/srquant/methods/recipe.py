@@ -17,13 +17,22 @@ from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, 
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
 from srquant.methods.base import Method, WeightSettings
-from srquant.methods.plan import make_plan
-from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
+from srquant.methods.plan import Plan, make_plan
+from srquant.methods.steps import Observed, OutputSizes, build_layers, finish, image_offsets, observe_ranges
 from srquant.model import Model
-from srquant.quantizers import FreeLevels, PiecewiseLinear, Quantizer, candidate_levels, find_sides
-from srquant.ranges import Lloyd, PiecewiseSearch, Range
+from srquant.quantizers import (
+    FreeLevels,
+    PiecewiseLinear,
+    Quantizer,
+    ShiftedLevels,
+    ShiftedUniform,
+    candidate_levels,
+    find_sides,
+)
+from srquant.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
 from srquant.surgery import swap
 
+_BITS_OF_IMAGES = 8
 _FEW = 4
 """Bits; with more the loss is small anyway, and comparing with every level is slow."""
 
@@ -33,9 +42,10 @@ class SRQuant(Method):
     """Activation levels of least squared error, weights searched per channel, then levels, bounds, weights and biases
     learned together from the float network.
 
-    Differs from OAPTQ: levels are free (or the breakpoint and range of piecewise-linear ones searched), weights have a
-    bound for each channel, everything is learned at once instead of in turns, weights move (so that rounding is
-    learned), the rate falls as a cosine, and the features that are compared are the network's own taps.
+    Differs from OAPTQ: levels are free (or the breakpoint and range of piecewise-linear ones searched), channels of an
+    activation are moved to a common centre where that helps, weights have a bound for each channel, everything is
+    learned at once instead of in turns, weights move (so that rounding is learned), the rate falls as a cosine, and the
+    features that are compared are the network's own taps.
     """
 
     name = "srquant"
@@ -44,6 +54,13 @@ class SRQuant(Method):
     """Of activations: each ``free`` (:class:`~srquant.quantizers.FreeLevels`), which has the least error; ``piecewise``
     as in PLQ, which costs less to compute; ``auto`` is free up to 4 bits, where it matters, and piecewise on an
     int8 grid."""
+    channel_shift: bool = True
+    """Where that lessens the squared error, free levels are those of channels minus their means
+    (:class:`~srquant.quantizers.ShiftedLevels`)."""
+    image_grid: bool = True
+    """Where the first convolution's input has eight bits and is the image, but for a number added to each channel, its
+    levels are the 256 values of an image's bytes, and lose nothing (:class:`~srquant.quantizers.ShiftedUniform`). Not
+    on an int8 grid."""
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
     bound_rate: float = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
@@ -72,6 +89,7 @@ class SRQuant(Method):
         plan = make_plan(model, self)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self._range, sizes)
+        bounds = _aligned(bounds, plan) | self._image_bounds(plan, calibration)
         layers = build_layers(plan, bounds, self, self._activation)
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
@@ -82,9 +100,30 @@ class SRQuant(Method):
     def _range(self, bits: int) -> Range:
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct", grid=self.grid))
         free = self.levels == "free" or (self.levels == "auto" and self.grid == "free" and bits <= _FEW)
-        return Lloyd(search) if free else search
+        if not free:
+            return search
+        return ChannelShift(Lloyd(search)) if self.channel_shift else Lloyd(search)
+
+    def _image_bounds(self, plan: Plan, calibration: Calibration) -> Observed:
+        eight = {target.point.name for target in plan.targets if target.activation_bits == _BITS_OF_IMAGES}
+        if not self.image_grid or self.grid != "free":
+            return {}
+        offsets = image_offsets(plan, calibration)
+        return {
+            (name, 0): {
+                "lower": offset.new_zeros(()),
+                "upper": offset.new_full((), plan.network.value_range),
+                "offset": offset,
+            }
+            for name, offset in offsets.items()
+            if name in eight
+        }
 
     def _activation(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
+        if "offset" in bounds:
+            return ShiftedUniform(bits, bounds["lower"], bounds["upper"], bounds["offset"])
+        if "shift" in bounds and bounds["centred_error"] < bounds["error"]:
+            return ShiftedLevels(bits, bounds["centred_levels"], bounds["shift"])
         if "levels" in bounds:
             return FreeLevels(bits, bounds["levels"])
         ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
@@ -95,7 +134,10 @@ class SRQuant(Method):
         bounds: dict[str, nn.Parameter] = {}
         for name, layer in layers.items():
             for side, quantizer in layer.quantizers().items():
-                bounds |= {f"{name}.{side}.{bound}": value for bound, value in quantizer.named_parameters()}
+                if isinstance(quantizer, ShiftedUniform):
+                    continue  # an image's bytes stay where they are
+                learned = {bound: value for bound, value in quantizer.named_parameters() if bound != "shift"}
+                bounds |= {f"{name}.{side}.{bound}": value for bound, value in learned.items()}
             if isinstance(layer.right, LearnableWeight) and self.weight_rate:
                 weight = layer.right.weight
                 size = float(weight.detach().abs().mean())
@@ -104,6 +146,17 @@ class SRQuant(Method):
                 yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * sizes.root_mean_square(name))
         if self.bound_rate:
             yield Group(bounds, relative=True, factor=self.bound_rate)
+
+
+def _aligned(observed: Observed, plan: Plan) -> Observed:
+    """Shifts in the shape in which they are subtracted: a convolution's channels come before height and width."""
+    convolutions = {target.point.name for target in plan.targets if target.point.kind == "conv"}
+    return {
+        (name, place): {**bounds, "shift": bounds["shift"][:, None, None]}
+        if "shift" in bounds and name in convolutions
+        else bounds
+        for (name, place), bounds in observed.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, cast
 
@@ -20,13 +21,14 @@ from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import Plan
 from srquant.model import Model
+from srquant.networks.probing import hooks
 from srquant.progress import track
 from srquant.quantizers import Quantizer, Symmetric, Uniform
-from srquant.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles, Range
+from srquant.ranges import Bounds, BoundSearch, Extremes, LeastSquares, OfChannels, Quantiles, Range
 from srquant.settings import to_json
 from srquant.sorted_values import thin
 from srquant.storage import Record
-from srquant.surgery import flat, observe, require_finite, swap
+from srquant.surgery import Kind, by_channel, flat, observe, require_finite, swap, to_network
 
 
 class RangeOf(Protocol):
@@ -36,6 +38,11 @@ class RangeOf(Protocol):
         """The range for a bit width."""
         ...
 
+
+_FEW = 4
+"""Patches on which a network's handling of its image is looked at."""
+_ROUNDING = 1e-5
+"""In images of [0, 1]; the bytes of an image are 1/255 apart."""
 
 Observed = dict[tuple[str, int], dict[str, Tensor]]
 """Bounds, shape ``()``, of each operand: point name and 0 (left) or 1 (right)."""
@@ -61,10 +68,12 @@ def observe_ranges(
     """
     settings = method.observation
     ranges = {target.point.name: range_of(target.activation_bits) for target in plan.targets}
+    kinds: dict[str, Kind] = {target.point.name: target.point.kind for target in plan.targets}
     averages: Observed = {}
 
     def look(name: str, place: int, operand: Tensor) -> None:
-        measured = {bound: value[0] for bound, value in ranges[name](flat(operand)).items()}
+        rows = by_channel(operand, kinds[name]) if isinstance(ranges[name], OfChannels) else flat(operand)
+        measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
         require_finite(name, measured.values())
         old = averages.get((name, place), measured)
         averages[name, place] = {
@@ -74,6 +83,33 @@ def observe_ranges(
     batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
     observe(plan.network, plan.names, batches, look, outputs)
     return averages
+
+
+def image_offsets(plan: Plan, calibration: Calibration) -> dict[str, Tensor]:
+    """What is added to each channel of the image before a first convolution, where its input is otherwise the image.
+
+    Args:
+        plan: The network and its targets.
+        calibration: Four patches of it are looked at.
+
+    Returns:
+        By the target's name, ``3 1 1``, in the network's value range.
+    """
+    network = plan.network
+    images = to_network(network, calibration.batch(range(min(_FEW, len(calibration)))))
+    offsets: dict[str, Tensor] = {}
+
+    def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
+        if operands[0].shape == images.shape:
+            added = operands[0] - images
+            offset = added.mean((0, 2, 3))[:, None, None]
+            if bool((added - offset).abs().max() <= _ROUNDING * network.value_range):
+                offsets[name] = offset
+
+    first = [target.point.name for target in plan.targets if target.point.role == "first"]
+    with hooks(network, {name: partial(look, name) for name in first}), torch.no_grad():
+        network(images)
+    return offsets
 
 
 class OutputSizes:

@@ -16,6 +16,8 @@ from srquant.quantizers.free_levels import FreeLevels as FreeLevels
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides
+from srquant.quantizers.shifted import ShiftedLevels as ShiftedLevels
+from srquant.quantizers.shifted import ShiftedUniform as ShiftedUniform
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform
 

@@ -46,7 +46,8 @@ class Quantizer(nn.Module):
 
     ``forward`` is decode ∘ codes with straight-through gradients; the bounds are parameters, so finetuning can learn
     them. A new quantizer is a new file in this folder: a subclass with a ``name``, parameters of shape ``()`` (whole
-    tensor) or ``(c,)`` (per channel, along axis 0), and the attributes and methods below.
+    tensor) or ``(c,)`` (per channel, along axis 0) unless it does its own computing, and the attributes and methods
+    below.
     """
 
     name: ClassVar[str]
@@ -62,6 +63,10 @@ class Quantizer(nn.Module):
     def constrain(self) -> None:
         """Put bounds that learning has moved too far back in order, in place; called without gradients."""
         raise NotImplementedError
+
+    def centred(self, x: Tensor) -> Tensor:
+        """Values as they are compared with the knots."""
+        return x
 
     def arguments(self) -> dict[str, Any]:
         """What :meth:`__init__` takes besides the bounds, as JSON values."""

@@ -11,6 +11,10 @@ Bounds = Mapping[str, Tensor]
 """Bounds by name (``lower``, ``upper``, ``breakpoint``), each of shape ``(r,)``: one per row."""
 
 
+class OfChannels:
+    """Marks a rule that takes the channels of an activation as rows, and gives one set of bounds for all of them."""
+
+
 class Range(Protocol):
     """A rule for bounds.
 

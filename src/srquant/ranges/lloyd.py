@@ -18,6 +18,8 @@ class Lloyd:
     Starts from the levels of a piecewise-linear quantizer, which know outliers, and moves every level to the mean of
     its values until none moves by more than a ten-thousandth of the range. No step makes the squared error larger.
 
+    Gives ``levels``, ``r k``, and ``error``, their mean squared error.
+
     Source: S. P. Lloyd, "Least squares quantization in PCM", 1982; J. Max, "Quantizing for minimum distortion", 1960.
 
     Args:
@@ -41,4 +43,5 @@ class Lloyd:
             if bool(((moved - levels).abs() <= 1e-4 * reach).all()):
                 break
             levels = moved
-        return {"levels": levels}
+        error = ordered.squared_error(levels[:, None])[:, 0] / ordered.values.shape[1]
+        return {"levels": levels, "error": error.to(levels.dtype)}
