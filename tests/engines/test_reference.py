@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
 from srquant.errors import ArgumentError
+from srquant.finetune import LearningSettings
 from srquant.images import Calibration
 from srquant.layers import CodedWeight, QuantLayer, linear, matrix_product, product_of
-from srquant.methods import PLQ, MinMax
+from srquant.methods import PLQ, MinMax, SRQuant
 from srquant.methods.base import Method, WeightSettings
 from srquant.metrics import psnr
 from srquant.model import Model, load
 from srquant.networks.probing import hooks
-from srquant.quantizers import PiecewiseLinear, Quantizer, Symmetric, Uniform
+from srquant.quantizers import PiecewiseLinear, Quantizer, ShiftedUniform, Symmetric, Uniform
 from srquant.surgery import quant_layers
 
 METHODS: dict[str, Method] = {
@@ -28,6 +29,7 @@ METHODS: dict[str, Method] = {
     "uniform, weights not symmetric": MinMax(bits=4, weights=WeightSettings(symmetric=False, per_channel=True)),
     "piecewise-linear": PLQ(bits=8),
     "piecewise-linear, 4 bits": PLQ(bits=4),
+    "free levels, channels centred": SRQuant(bits=4, finetuning=LearningSettings(epochs=1)),
     "piecewise-linear, literal, 3 bits": PLQ(bits=3, plq="literal", reallocate=False),
 }
 
@@ -76,10 +78,13 @@ def test_whole_networks_agree_to_50_db_at_8_bits(network: str, method: str, low_
 def make(bits: int, x: Tensor, kind: str) -> Quantizer:
     if kind == "uniform":
         return Uniform(bits, x.min(), x.max())
+    if kind == "shifted":
+        centres = x.mean((0, 2, 3))[:, None, None]
+        return ShiftedUniform(bits, (x - centres).min(), (x - centres).max(), centres)
     return PiecewiseLinear(bits, x.min(), x.max(), x.abs().quantile(0.9))
 
 
-@pytest.mark.parametrize("kind", ["uniform", "piecewise"])
+@pytest.mark.parametrize("kind", ["uniform", "piecewise", "shifted"])
 @pytest.mark.parametrize(
     "module",
     [
@@ -94,7 +99,7 @@ def make(bits: int, x: Tensor, kind: str) -> Quantizer:
     ids=str,
 )
 def test_all_that_a_convolution_can_be(module: nn.Conv2d | nn.Linear, kind: str) -> None:
-    x = torch.randn(2, 6, 9, 7) * 3 + 1
+    x = torch.randn(2, 6, 9, 7) * 3 + torch.arange(6.0)[:, None, None]
     rows = module.weight.detach().flatten(1)
     for weights in (
         Symmetric(4, rows.abs().amax(1)),
