@@ -42,6 +42,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "one part": lambda x: x.split(10, 2)[0],
     "roll": lambda x: x.roll((-2, 3), (2, 3)).roll((0,), (1,)),
     "index": lambda x: x[:, :, torch.tensor([5, 0, 0])][..., torch.tensor([1])],
+    "index_select": lambda x: x.index_select(2, torch.tensor([3, 3, 0])),
     "mean": lambda x: x.mean((2, 3), keepdim=True) + x.mean((1,))[:, None],
     "clamp": lambda x: x.clamp(-0.2, 0.3) + x.clamp(min=0.1) + x.clamp(max=0.5),
     "pads": lambda x: (

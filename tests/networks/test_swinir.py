@@ -13,7 +13,7 @@ from srquant.networks import open_network
 from srquant.networks.checkpoint import read_checkpoint
 from srquant.networks.opening import save_network
 from srquant.networks.spandrel import import_spandrel
-from srquant.networks.swinir import SwinIR
+from srquant.networks.swinir import SwinIR, Windows, reorder
 
 if importlib.util.find_spec("spandrel") is None:
     pytest.skip("spandrel is not installed", allow_module_level=True)
@@ -115,6 +115,32 @@ def test_masks_follow_the_shape_of_the_image() -> None:
         network(large)
         assert torch.equal(network(small), before)
     assert max(buffer.numel() for buffer in network.buffers()) <= 64 * 64, "positions inside a window"
+
+
+def test_tokens_change_their_order_and_gradients_follow() -> None:
+    windows = Windows.of(torch.zeros(2, 1, 12, 8), 4)
+    image, straight, shifted = (order.place for order in (windows.image, windows.straight, windows.shifted))
+    assert straight[:8].tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert torch.equal(straight[96:], straight[:96] + 96), "the second image's tokens"
+    assert shifted[:5].tolist() == [18, 19, 20, 21, 26]
+    x = torch.rand(2 * 96, 3, requires_grad=True)
+    orders = [windows.image, windows.shifted, windows.straight]
+    moved = reorder(reorder(x, orders[0], orders[1]), orders[1], orders[2])
+    assert torch.equal(moved, x[straight])
+    assert torch.equal(reorder(moved, orders[2], orders[0]), x[image])
+    weight = torch.rand_like(x)
+    (found,) = torch.autograd.grad((moved * weight).sum(), x)
+    (expected,) = torch.autograd.grad((x[straight] * weight).sum(), x)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("size", "groups"), [((16, 24), 4), ((8, 24), 2), ((8, 8), 1)])
+def test_windows_with_equal_masks_follow_one_another(size: tuple[int, int], groups: int) -> None:
+    mask = Windows.of(torch.zeros(1, 1, *size), 8).mask
+    assert mask.shape == (size[0] * size[1] // 64, 1, 64, 64)
+    changes = (mask[1:] != mask[:-1]).flatten(1).any(1)
+    assert int(changes.sum()) + 1 == len(mask.unique(dim=0)) == groups
+    assert bool(mask[0].any()) == (min(size) == 8), "those with none come first"
 
 
 def test_the_variant_for_real_photographs_opens_through_spandrel() -> None:

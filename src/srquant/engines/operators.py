@@ -200,6 +200,10 @@ def _index(w: Writer, node: Node, x: Value, indices: Sequence[Value | None]) -> 
     return x
 
 
+def _index_select(w: Writer, _node: Node, x: Value, axis: int, index: Value) -> str:
+    return w.node("Gather", x, index, axis=axis)
+
+
 def _unsqueeze(w: Writer, _node: Node, x: Value, axis: int) -> str:
     return w.node("Unsqueeze", x, w.numbers(axis))
 
@@ -279,6 +283,7 @@ OPERATORS: dict[str, Convert] = {
     "aten.chunk.default": _chunk,
     "aten.roll.default": _roll,
     "aten.index.Tensor": _index,
+    "aten.index_select.default": _index_select,
     "aten.unsqueeze.default": _unsqueeze,
     "aten.mean.dim": _mean,
     "aten.clamp.default": _clamp,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,62 @@ class SwinIRConfig:
     value_range: float = 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """An order of some images' tokens.
+
+    Args:
+        place: Where in the images, counted row by row, each token comes from.
+        rank: Where in this order the token of each place is.
+    """
+
+    place: Tensor
+    rank: Tensor
+
+    @classmethod
+    def of(cls, place: Tensor, images: int) -> Order:
+        """The order that takes tokens from these places of each image."""
+        every = torch.arange(images, device=place.device)[:, None] * place.numel() + place.flatten()
+        return cls(every.flatten(), every.flatten().argsort())
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Orders of images' tokens, window after window, and what the cyclic shift must not bring together.
+
+    Args:
+        image: Row by row.
+        straight: By windows.
+        shifted: By windows shifted by half of one; those with equal masks follow one another, those with none first.
+        mask: For shifted windows, windows 1 tokens tokens: -100 between tokens that only the shift made neighbours.
+            Source: Swin Transformer, section 3.2; SwinIR's released code stores it in the file for one image size.
+    """
+
+    image: Order
+    straight: Order
+    shifted: Order
+    mask: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, window: int) -> Windows:
+        """For features n c h w, with h and w multiples of the window."""
+        images, _, height, width = features.shape
+        place = torch.arange(height * width, device=features.device).view(height, width)
+        row, column = _regions(height, window, features.device), _regions(width, window, features.device)
+        region = _split_windows(3 * row[:, None] + column[None, :], window)
+        shifted = _split_windows(place.roll((-(window // 2), -(window // 2)), (0, 1)), window)
+        # A window's last token says which regions meet in it.
+        sorting = region[:, -1].argsort(stable=True)
+        region, shifted = region[sorting], shifted[sorting]
+        different = region[:, None, :] != region[:, :, None]
+        return cls(
+            image=Order.of(place, images),
+            straight=Order.of(_split_windows(place, window), images),
+            shifted=Order.of(shifted, images),
+            mask=different.unsqueeze(1).to(features.dtype) * -100.0,
+        )
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned bias per relative position.
 
@@ -56,14 +114,18 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x``: windows, n·w tokens channels; ``mask``: w 1 tokens tokens, or None."""
         windows, tokens, channels = x.shape
-        q, k, v = (part(x).view(windows, tokens, self.heads, -1).transpose(1, 2) for part in (self.q, self.k, self.v))
-        scores = self.scores(q * (channels // self.heads) ** -0.5, k.transpose(-2, -1))
+        parts = self.q(x) * (channels // self.heads) ** -0.5, self.k(x), self.v(x)
+        q, k, v = (part.view(windows, tokens, self.heads, -1) for part in parts)
+        scores = self.scores(q.transpose(1, 2), k.permute(0, 2, 3, 1))
         bias = self.relative_position_bias_table[self.get_buffer("position")].permute(2, 0, 1)
         if mask is None:
             scores = scores + bias
+        elif len(mask) == windows:
+            # One image: without a fifth axis engines recognise the attention.
+            scores = scores + bias + mask
         else:
             scores = (scores.view(-1, len(mask), *scores.shape[1:]) + (bias + mask)).view_as(scores)
-        mixed = self.mix(scores.softmax(-1), v)
+        mixed = self.mix(scores.softmax(-1), v.transpose(1, 2))
         return self.proj(mixed.transpose(1, 2).reshape(windows, tokens, channels))
 
 
@@ -86,22 +148,16 @@ class SwinBlock(nn.Module):
     def __init__(self, config: SwinIRConfig, heads: int, *, shifted: bool) -> None:
         super().__init__()
         self.window = config.window
-        self.shift = config.window // 2 if shifted else 0
+        self.shifted = shifted
         self.norm1 = nn.LayerNorm(config.channels)
         self.attn = WindowAttention(config.channels, heads, config.window)
         self.norm2 = nn.LayerNorm(config.channels)
         self.mlp = Mlp(config.channels, int(config.channels * config.mlp_ratio))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x``: n h w c with h and w multiples of the window; ``mask``: for shifted windows."""
-        shifted = self.norm1(x)
-        if self.shift:
-            shifted = shifted.roll((-self.shift, -self.shift), (1, 2))
-        windows = self.attn(_split_windows(shifted, self.window), mask if self.shift else None)
-        merged = _merge_windows(windows, x.shape, self.window)
-        if self.shift:
-            merged = merged.roll((self.shift, self.shift), (1, 2))
-        x = x + merged
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``x``: tokens c, window after window; ``mask``: between windows' tokens, for shifted windows."""
+        windows = self.attn(self.norm1(x).view(-1, self.window**2, x.shape[-1]), mask)
+        x = x + windows.view_as(x)
         return x + self.mlp(self.norm2(x))
 
 
@@ -112,10 +168,15 @@ class BlockStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(SwinBlock(config, heads, shifted=i % 2 == 1) for i in range(depth))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """``x``: n h w c with h and w multiples of the window."""
+        tokens, order = x.flatten(0, 2), windows.image
+        for block in cast(Iterable[SwinBlock], self.blocks):
+            # All but attention acts on single tokens: they stay in the order of windows until that changes.
+            wanted = windows.shifted if block.shifted else windows.straight
+            tokens, order = reorder(tokens, order, wanted), wanted
+            tokens = block(tokens, windows.mask if block.shifted else None)
+        return reorder(tokens, order, windows.image).view_as(x)
 
 
 class RSTB(nn.Module):
@@ -126,8 +187,8 @@ class RSTB(nn.Module):
         self.residual_group = BlockStack(config, depth, heads)
         self.conv = conv(config.channels, config.channels)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x + _channels_last(self.conv(_channels_first(self.residual_group(x, mask))))
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        return x + _channels_last(self.conv(_channels_first(self.residual_group(x, windows))))
 
 
 class PatchEmbed(nn.Module):
@@ -174,10 +235,10 @@ class SwinIR(SRNetwork):
         height, width = images.shape[-2:]
         mean = self.get_buffer("mean").view(3, 1, 1)
         shallow = self.conv_first(pad_to_multiple(images, self.config.window) - mean)
-        mask = _shift_mask(shallow.shape[-2], shallow.shape[-1], self.config.window, shallow)
+        windows = Windows.of(shallow, self.config.window)
         features = self.patch_embed(_channels_last(shallow))
         for layer in self.layers:
-            features = layer(features, mask)
+            features = layer(features, windows)
         deep = self.conv_after_body(_channels_first(self.norm(features))) + shallow
         if self.config.upsampler == "pixelshuffledirect":
             enlarged = self.upsample(deep)
@@ -256,20 +317,6 @@ def _channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def _split_windows(x: Tensor, window: int) -> Tensor:
-    """N h w c to (n·windows) tokens c."""
-    n, h, w, c = x.shape
-    x = x.view(n, h // window, window, w // window, window, c)
-    return x.transpose(2, 3).reshape(-1, window * window, c)
-
-
-def _merge_windows(windows: Tensor, shape: torch.Size, window: int) -> Tensor:
-    """Undo :func:`_split_windows`."""
-    n, h, w, c = shape
-    x = windows.view(n, h // window, w // window, window, window, c)
-    return x.transpose(2, 3).reshape(n, h, w, c)
-
-
 def _relative_positions(window: int) -> Tensor:
     """Row of the bias table for every pair of tokens, tokens × tokens."""
     line = torch.arange(window)
@@ -279,19 +326,31 @@ def _relative_positions(window: int) -> Tensor:
     return rows * (2 * window - 1) + columns
 
 
-def _shift_mask(height: int, width: int, window: int, like: Tensor) -> Tensor:
-    """-100 between tokens that only the cyclic shift made neighbours; windows 1 tokens tokens.
-
-    Source: Swin Transformer, section 3.2; SwinIR's released code stores it in the file for one image size.
-    """
-    row = _regions(height, window, like.device)
-    column = _regions(width, window, like.device)
-    region = (3 * row[:, None] + column[None, :]).view(1, height, width, 1)
-    tokens = _split_windows(region, window).squeeze(-1)
-    different = tokens[:, None, :] != tokens[:, :, None]
-    return different.unsqueeze(1).to(like.dtype) * -100.0
+def _split_windows(x: Tensor, window: int) -> Tensor:
+    """H w to windows tokens."""
+    h, w = x.shape
+    return x.view(h // window, window, w // window, window).transpose(1, 2).reshape(-1, window * window)
 
 
 def _regions(size: int, window: int, device: torch.device) -> Tensor:
     place = torch.arange(size, device=device)
     return (place >= size - window).long() + (place >= size - window // 2).long()
+
+
+def reorder(x: Tensor, before: Order, after: Order) -> Tensor:
+    """Tokens, rows of a matrix, in another order."""
+    return x if before is after else cast(Tensor, _Reorder.apply(x, before.rank[after.place], after.rank[before.place]))
+
+
+class _Reorder(torch.autograd.Function):
+    """A permutation whose gradient is the permutation back; PyTorch's own adds up, one token after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return gradients[0].index_select(0, back), None, None
