@@ -124,6 +124,24 @@ def test_equal_constants_are_stored_once() -> None:
     assert sum(len(tensor.raw_data) for tensor in writer.constants) < 5000
 
 
+def test_equal_operators_are_written_once() -> None:
+    writer = Writer()
+    one, other = (writer.node("Transpose", "images", perm=[0, 2, 1]) for _ in range(2))
+    assert one == other
+    assert writer.node("Transpose", "images", perm=[2, 0, 1]) != one
+    assert writer.node("Split", "images", outputs=2, axis=0) == writer.node("Split", "images", outputs=2, axis=0)
+    assert len(writer.nodes) == 3
+
+
+def test_what_nothing_needs_is_left_out() -> None:
+    writer = Writer()
+    needed = writer.node("Relu", writer.node("Mul", "images", torch.tensor(2.0)))
+    writer.node("Add", needed, torch.tensor(3.0))
+    nodes, constants = writer.used(needed)
+    assert [node.op_type for node in nodes] == ["Mul", "Relu"]
+    assert [float(writer.onnx.numpy_helper.to_array(tensor)) for tensor in constants] == [2.0]
+
+
 def test_an_unknown_operator_is_named() -> None:
     with pytest.raises(ArgumentError, match=r"the network uses aten.erfinv.default, which cannot be exported"):
         run(torch.erfinv, torch.rand(1, 3, 6, 8))

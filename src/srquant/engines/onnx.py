@@ -5,6 +5,9 @@ Every quantized layer becomes QuantizeLinear – DequantizeLinear on its input (
 replace by one integer operator (U8S8). Weights of fewer bits are widened to int8: engines compute with four-bit weights
 in float. Everything else stays float: biases, residual additions, norms, softmax.
 
+Attention products are written as products of floats that were rounded to the grids' values: of two operands that change
+with the image, with their own offsets, OpenVINO makes no integer product, and so the integers would only be in the way.
+
 Which models fit. An operand must lie on integers (:func:`srquant.integers.integer_grid`), at most 256 neighbouring
 ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free bounds do not
 give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8 bits, whose
@@ -39,7 +42,7 @@ from torch.fx import Node
 from srquant.bridges import planes
 from srquant.engines import open_exported
 from srquant.engines.exported import Contract
-from srquant.engines.operators import Convert, convolution_attributes
+from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
 from srquant.errors import ArgumentError, ExportError
@@ -197,7 +200,7 @@ def _contract(model: Model, tile: tuple[int, int] | None) -> Contract:
 
 def _write(model: Model, path: Path, contract: Contract, layers: Mapping[str, Convert]) -> None:
     require_writable(path)
-    writer = Writer()
+    writer = Writer(fixed=contract.tile is not None)
     output = write(_traced(model, contract), writer, layers)
     content = _model_proto(writer, output, contract)
     with replacing(path) as temporary:
@@ -223,13 +226,14 @@ def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
     height, width = contract.tile or ("height", "width")
     sides = [f"{contract.scale}*{side}" if isinstance(side, str) else contract.scale * side for side in (height, width)]
     count = "images" if contract.tile is None else 1
-    writer.nodes.append(helper.make_node("Identity", [output], ["enlarged"], name="enlarged"))
+    nodes, constants = writer.used(output)
+    nodes.append(helper.make_node("Identity", [output], ["enlarged"], name="enlarged"))
     graph = helper.make_graph(
-        writer.nodes,
+        nodes,
         "srquant",
         [helper.make_tensor_value_info("images", kind, [count, 3, height, width])],
         [helper.make_tensor_value_info("enlarged", kind, [count, 3, *sides])],
-        initializer=writer.constants,
+        initializer=constants,
     )
     content = helper.make_model(
         graph,
@@ -290,8 +294,8 @@ class IntegerOperands:
 
     @property
     def saturates(self) -> bool:
-        """Whether two products can add up to more than 16 bits hold."""
-        return self.weight is None or int(self.weight_integers()[0].abs().max()) > _REDUCED
+        """Whether two products can add up to more than 16 bits hold; attention products run in float."""
+        return self.weight is not None and int(self.weight_integers()[0].abs().max()) > _REDUCED
 
 
 def _quantizer(right: Any) -> Quantizer:
@@ -315,18 +319,36 @@ def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
 
 def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
     """Write a quantized layer."""
-    left = _activation(w, arguments[0], operands.left, torch.uint8)
-    bias = operands.layer.bias
     if operands.weight is None:
-        return w.node("MatMul", left, _activation(w, arguments[1], operands.right, torch.int8))
-    integers, scale = operands.weight_integers()
-    convolution = integers.ndim == 4
-    weight = _weight(w, integers if convolution else integers.T.contiguous(), scale, operands, int(not convolution))
-    if not convolution:
-        product = w.node("MatMul", left, weight)
-        return product if bias is None else w.node("Add", product, bias)
+        return w.node("MatMul", _rounded(w, arguments[0], operands.left), _rounded(w, arguments[1], operands.right))
+    if operands.weight.ndim == 2:
+        return _quantized_linear(operands, w, node, arguments[0])
+    left = _activation(w, arguments[0], operands.left, torch.uint8)
+    weight = _weight(w, *operands.weight_integers(), operands, 0)
     attributes = convolution_attributes(node, *_convolution_arguments(*arguments[3:]))
-    return w.node("Conv", left, weight, *(() if bias is None else (bias,)), **attributes)
+    return w.node("Conv", left, weight, *_if_given(operands.layer.bias), **attributes)
+
+
+def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str) -> str:
+    """A linear map: where shapes are known a convolution of single pixels, in OpenVINO up to three times as fast."""
+    integers, scale = operands.weight_integers()
+    bias = operands.layer.bias
+    if not w.fixed:
+        left = _activation(w, x, operands.left, torch.uint8)
+        product = w.node("MatMul", left, _weight(w, integers.T.contiguous(), scale, operands, 1))
+        return product if bias is None else w.node("Add", product, bias)
+    if x in w.planes:
+        left = _activation(w, w.planes[x], operands.left, torch.uint8)
+    else:
+        # Quantized before the axes change places, but not in the shape in which it was made: OpenVINO would join
+        # the quantization with a norm before it, and its kernel for that is slow.
+        left = w.node("Transpose", _activation(w, as_rows(w, node, x), operands.left, torch.uint8), perm=[0, 3, 1, 2])
+    weight = _weight(w, integers[..., None, None], scale, operands, 0)
+    return from_planes(w, node, w.node("Conv", left, weight, *_if_given(bias), kernel_shape=[1, 1]))
+
+
+def _if_given(bias: Tensor | None) -> tuple[Tensor, ...]:
+    return () if bias is None else (bias,)
 
 
 def _convolution_arguments(
@@ -350,6 +372,15 @@ def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> s
         ends = (torch.tensor(end, dtype=dtype) for end in (lowest, lowest + width))
         codes = w.node("Clip", codes, *ends)
     return w.node("DequantizeLinear", codes, scale, zero)
+
+
+def _rounded(w: Writer, x: Value, grid: IntegerGrid) -> str:
+    """Quantize an activation, but leave it float: the grid's values."""
+    scale = grid.scale.float().cpu()
+    if bool((grid.strides > 1).any()):
+        x = _piecewise(w, x, grid)
+    whole = w.node("Round", w.node("Div", x, scale))
+    return w.node("Mul", w.node("Clip", whole, float(grid.low), float(grid.high)), scale)
 
 
 def _piecewise(w: Writer, x: Value, grid: IntegerGrid) -> str:

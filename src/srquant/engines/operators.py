@@ -6,6 +6,7 @@ tensors, numbers, lists.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -57,6 +58,26 @@ def convolution_attributes(
     }  # fmt: skip
 
 
+def as_rows(w: Writer, node: Node, x: Value) -> str:
+    """The input of a linear map, ``... c``, as ``1 1 rows c``, for a convolution of single pixels."""
+    shape = shape_of(node.args[0])
+    return w.node("Reshape", x, w.numbers(1, 1, math.prod(shape[:-1]), shape[-1]))
+
+
+def from_planes(w: Writer, node: Node, planes: str) -> str:
+    """The output of a linear map, ``... c``, of planes ``1 c 1 rows``; they are remembered."""
+    name = cast(str, w.node("Reshape", w.node("Transpose", planes, perm=[0, 2, 3, 1]), w.numbers(*shape_of(node))))
+    w.planes[name] = planes
+    return name
+
+
+def _single(w: Writer, node: Node, kind: str, x: Value, **attributes: Any) -> str:
+    """What acts on single values: on planes, if the value has them, or the next linear map would have to make them."""
+    if isinstance(x, str) and x in w.planes:
+        return from_planes(w, node, w.node(kind, w.planes[x], **attributes))
+    return w.node(kind, x, **attributes)
+
+
 def _linear(w: Writer, _node: Node, x: Value, weight: Value, bias: Value | None = None) -> str:
     turned = weight.T if isinstance(weight, Tensor) else w.node("Transpose", weight, perm=[1, 0])
     product = w.node("MatMul", x, turned)
@@ -66,6 +87,13 @@ def _linear(w: Writer, _node: Node, x: Value, weight: Value, bias: Value | None 
 def _plain(kind: str) -> Convert:
     def convert(w: Writer, _node: Node, *operands: Value | float, **_: Any) -> str:
         return w.node(kind, *operands)
+
+    return convert
+
+
+def _activation(kind: str) -> Convert:
+    def convert(w: Writer, node: Node, x: Value, *_: Any) -> str:
+        return _single(w, node, kind, x)
 
     return convert
 
@@ -83,8 +111,8 @@ def _same(_w: Writer, _node: Node, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
-def _leaky_relu(w: Writer, _node: Node, x: Value, slope: float = 0.01) -> str:
-    return w.node("LeakyRelu", x, alpha=float(slope))
+def _leaky_relu(w: Writer, node: Node, x: Value, slope: float = 0.01) -> str:
+    return _single(w, node, "LeakyRelu", x, alpha=float(slope))
 
 
 def _prelu(w: Writer, node: Node, x: Value, slope: Tensor) -> str:
@@ -92,8 +120,8 @@ def _prelu(w: Writer, node: Node, x: Value, slope: Tensor) -> str:
     return w.node("PRelu", x, slope.reshape(-1, *[1] * (len(shape_of(node)) - 2)))
 
 
-def _gelu(w: Writer, _node: Node, x: Value, approximate: str = "none") -> str:
-    return w.node("Gelu", x, approximate=approximate)
+def _gelu(w: Writer, node: Node, x: Value, approximate: str = "none") -> str:
+    return _single(w, node, "Gelu", x, approximate=approximate)
 
 
 def _softmax(w: Writer, _node: Node, x: Value, axis: int, *_: Any) -> str:
@@ -257,9 +285,9 @@ OPERATORS: dict[str, Convert] = {
     "aten.mul.Tensor": _plain("Mul"),
     "aten.div.Tensor": _plain("Div"),
     "aten.neg.default": _plain("Neg"),
-    "aten.relu.default": _plain("Relu"),
-    "aten.sigmoid.default": _plain("Sigmoid"),
-    "aten.tanh.default": _plain("Tanh"),
+    "aten.relu.default": _activation("Relu"),
+    "aten.sigmoid.default": _activation("Sigmoid"),
+    "aten.tanh.default": _activation("Tanh"),
     "aten.leaky_relu.default": _leaky_relu,
     "aten.prelu.default": _prelu,
     "aten.gelu.default": _gelu,

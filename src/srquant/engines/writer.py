@@ -21,13 +21,21 @@ Value = str | Tensor
 
 
 class Writer:
-    """Nodes and constants so far; equal constants are stored once."""
+    """Nodes and constants so far; equal ones are written once.
 
-    def __init__(self) -> None:
+    Args:
+        fixed: The image has one size, so shapes may be written as numbers.
+    """
+
+    def __init__(self, *, fixed: bool = False) -> None:
+        self.fixed = fixed
+        self.planes: dict[str, str] = {}
+        """Of values ``... c``: the same as planes ``1 c 1 rows``, where that is what was computed."""
         self.onnx = import_extra("onnx", "exporting to ONNX", "onnx")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._known: dict[tuple[Any, ...], str] = {}
+        self._written: dict[tuple[Any, ...], Any] = {}
 
     def node(self, kind: str, *inputs: Value | float, outputs: int = 1, **attributes: Any) -> Any:
         """Append an operator; gives the name of its output, or the names if there are several.
@@ -38,10 +46,22 @@ class Writer:
             outputs: How many it has.
             attributes: Of the operator.
         """
-        names = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
         given = [self.name(value) for value in inputs]
-        self.nodes.append(self.onnx.helper.make_node(kind, given, names, name=names[0], **attributes))
-        return names[0] if outputs == 1 else names
+        key = (kind, *given, outputs, repr(sorted(attributes.items())))
+        if key not in self._written:
+            names = [f"{kind.lower()}_{len(self.nodes)}" + (f"_{i}" if i else "") for i in range(outputs)]
+            self.nodes.append(self.onnx.helper.make_node(kind, given, names, name=names[0], **attributes))
+            self._written[key] = names[0] if outputs == 1 else names
+        return self._written[key]
+
+    def used(self, output: str) -> tuple[list[Any], list[Any]]:
+        """The nodes and constants that a value needs, in order."""
+        wanted, nodes = {output}, list[Any]()
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                wanted |= set(node.input)
+                nodes.append(node)
+        return nodes[::-1], [tensor for tensor in self.constants if tensor.name in wanted]
 
     def name(self, value: Value | float) -> str:
         """The name of a value, stored as a constant if it has none."""
