@@ -116,6 +116,38 @@ def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: 
     assert integer == len(convolutions), kinds
 
 
+def test_linear_maps_are_products_of_bytes_and_nothing_is_moved_between_them(low_images: Path, tmp_path: Path) -> None:
+    """OpenVINO runs integer convolutions; only keys are turned, and tokens change their order between blocks."""
+    import openvino
+
+    model = quantized("swinir", "w8a8", low_images)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings(TILES["swinir"]))
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(tmp_path / "m.onnx", "CPU", options)
+    ran = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = Counter((str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in ran if "layerType" in i)
+    weighted = [layer for layer in quant_layers(model.network).values() if isinstance(layer.right, CodedWeight)]
+    integer = sum(count for (kind, precision), count in kinds.items() if kind == "Convolution" and precision != "f32")
+    assert integer == len(weighted), kinds
+    assert not any(kind in ("FullyConnected", "MatMul", "Softmax", "FakeQuantize") for kind, _ in kinds), kinds
+    # Keys: one of each straight block, one for each of four groups of shifted windows.
+    keys = 2 * (1 + 4)
+    moved = Counter(kind for kind, _ in kinds.elements())
+    assert moved["Transpose"] <= keys + 4, kinds
+    assert moved["Gather"] == 3 * 2, kinds
+
+
+@pytest.mark.parametrize("network", TILES)
+def test_masks_and_positions_do_not_blow_up_the_file(network: str, low_images: Path, tmp_path: Path) -> None:
+    sizes = []
+    for height, width in (TILES[network], [2 * side for side in TILES[network]]):
+        write_float_onnx(Model(small_networks()[network], "x"), tmp_path / "m.onnx", (height, width))
+        sizes.append((tmp_path / "m.onnx").stat().st_size)
+    height, width = TILES[network]
+    # Three orders of tokens, there and back, eight bytes each.
+    assert sizes[1] - sizes[0] < 8 * 6 * 3 * height * width + 1000
+
+
 def test_four_bit_weights_are_stored_in_half_a_byte(low_images: Path, tmp_path: Path) -> None:
     model = quantized("edsr", "w4a4 plq", low_images)
     images = torch.rand(1, 3, 20, 20)

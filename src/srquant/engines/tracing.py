@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from srquant.engines.attention import Attention, find_attentions
 from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
 from srquant.errors import ArgumentError
@@ -41,6 +42,18 @@ class Trace:
     graph: fx.Graph
     values: dict[str, Tensor]
     image: str
+
+    def constants(self) -> dict[fx.Node, Tensor]:
+        """Tensors that do not depend on the image, by the nodes that give them."""
+        found: dict[fx.Node, Tensor] = {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder" and node.name in self.values:
+                found[node] = self.values[node.name]
+            elif node.op == "call_function" and all(source in found for source in node.all_input_nodes):
+                result = node.target(*_resolve(node.args, found), **_resolve(node.kwargs, found))
+                if isinstance(result, Tensor):
+                    found[node] = result
+        return found
 
 
 def trace(model: Model, height: int, width: int, batch: int = 1) -> Trace:
@@ -103,14 +116,38 @@ def write(trace: Trace, writer: Writer, layers: Mapping[str, Convert]) -> str:
         ArgumentError: The network uses an operator that cannot be written.
     """
     values: dict[fx.Node, Any] = {}
+    attentions = find_attentions(trace.graph, trace.constants()) if writer.fixed else []
+    last = {attention.result: attention for attention in attentions}
+    later = {node for attention in attentions for node in attention.nodes}
     for node in trace.graph.nodes:
         if node.op == "placeholder":
             values[node] = "images" if node.name == trace.image else trace.values[node.name]
+        elif node in last:
+            values[node] = _grouped(last[node], values, writer, layers)
+        elif node in later:
+            continue
         elif node.op == "call_function" and node.users:  # the others are checks
             values[node] = _written(node, values, writer, layers)
         elif node.op == "output":
             return writer.name(_resolve(node.args, values)[0][0])
     raise AssertionError("the trace has no output")
+
+
+def _grouped(attention: Attention, values: dict[fx.Node, Any], writer: Writer, layers: Mapping[str, Convert]) -> str:
+    """Write an attention, its windows cut into groups."""
+    sizes = writer.numbers(*(count for count, _ in attention.groups))
+    parts = {
+        source: writer.node("Split", values[source], sizes, outputs=len(attention.groups), axis=0)
+        for source in attention.sources
+    }
+    results: list[str] = []
+    for number, (_, mask) in enumerate(attention.groups):
+        own = values | {source: part[number] for source, part in parts.items()} | {attention.mask: mask}
+        for node in attention.nodes:
+            unmasked = attention.mask in node.args and not mask.any()
+            own[node] = own[cast(fx.Node, node.args[0])] if unmasked else _written(node, own, writer, layers)
+        results.append(writer.name(own[attention.result]))
+    return writer.node("Concat", *results, axis=0)
 
 
 def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: Mapping[str, Convert]) -> Any:
