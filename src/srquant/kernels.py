@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 _TINY = 1e-12
 _BLOCK = 4096
 """Values that are summed in float32; sums of blocks are summed in float64."""
+_FEW_LEVELS = 32
+"""With more, looking up where to begin is faster than comparing with every level."""
+_INTERVALS = 4096
 _SHARE = 1 << 18
 """Values that are worth a thread of their own."""
 
@@ -91,7 +94,17 @@ def pass_inside(x: Values, slope: Values, made: Values, low: float, high: float)
 def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     """Write the nearest of some increasing levels for every value, the lower one halfway."""
     halfway = (levels[1:] + levels[:-1]) / np.float32(2)
-    _share_out(lambda part: _nearest(x[part], made[part], levels, halfway), len(x))
+    if len(levels) <= _FEW_LEVELS:
+        _share_out(lambda part: _nearest(x[part], made[part], levels, halfway), len(x))
+        return
+    # Where to begin looking: in each of many equal intervals the first level that can be nearest. Looking begins an
+    # interval early, so that rounding cannot make it begin too late.
+    reach = max(float(levels[-1]) - float(levels[0]), 1e-30)
+    ends = float(levels[0]) + reach / _INTERVALS * (np.arange(_INTERVALS) - 1)
+    first = np.searchsorted(halfway, ends.astype(np.float32)).astype(np.int32)
+    first[0] = 0
+    origin, factor = np.float32(levels[0]), np.float32(_INTERVALS / reach)
+    _share_out(lambda part: _nearest_of_many(x[part], made[part], levels, halfway, first, origin, factor), len(x))
 
 
 def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -287,6 +300,21 @@ def _nearest(x, made, levels, halfway):
                 found[i] = level if value[i] > edge else found[i]
         for i in range(n):
             _write(made, start + i, value[i] if np.isnan(value[i]) else found[i])
+
+
+@_compile
+def _nearest_of_many(x, made, levels, halfway, first, origin, factor):
+    last = np.float32(len(first) - 1)
+    for i in range(len(x)):
+        value = _read(x, i)
+        if np.isnan(value):
+            _write(made, i, value)
+            continue
+        place = min(max((value - origin) * factor, np.float32(0)), last)
+        k = first[np.int32(place)]
+        while k < len(halfway) and value > halfway[k]:
+            k += 1
+        _write(made, i, levels[k])
 
 
 @_compile_sums

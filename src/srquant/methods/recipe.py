@@ -34,7 +34,7 @@ from srquant.surgery import swap
 
 _BITS_OF_IMAGES = 8
 _FEW = 4
-"""Bits; with more the loss is small anyway, and comparing with every level is slow."""
+"""Bits; the gradient of every level is a sum of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class SRQuant(Method):
 
     levels: Literal["auto", "free", "piecewise"] = "auto"
     """Of activations: each ``free`` (:class:`~srquant.quantizers.FreeLevels`), which has the least error; ``piecewise``
-    as in PLQ, which costs less to compute; ``auto`` is free up to 4 bits, where it matters, and piecewise on an
-    int8 grid."""
+    as in PLQ, which costs less to compute; ``auto`` is piecewise on an int8 grid and free otherwise. More than 16 free
+    levels stay where least squares put them: nothing is gained by learning them."""
     channel_shift: bool = True
     """Where that lessens the squared error, free levels are those of channels minus their means
     (:class:`~srquant.quantizers.ShiftedLevels`)."""
@@ -99,7 +99,7 @@ class SRQuant(Method):
 
     def _range(self, bits: int) -> Range:
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct", grid=self.grid))
-        free = self.levels == "free" or (self.levels == "auto" and self.grid == "free" and bits <= _FEW)
+        free = self.levels == "free" or (self.levels == "auto" and self.grid == "free")
         if not free:
             return search
         return ChannelShift(Lloyd(search)) if self.channel_shift else Lloyd(search)
@@ -134,8 +134,10 @@ class SRQuant(Method):
         bounds: dict[str, nn.Parameter] = {}
         for name, layer in layers.items():
             for side, quantizer in layer.quantizers().items():
-                if isinstance(quantizer, ShiftedUniform):
-                    continue  # an image's bytes stay where they are
+                if isinstance(quantizer, ShiftedUniform) or (
+                    isinstance(quantizer, FreeLevels) and quantizer.bits > _FEW
+                ):
+                    continue  # an image's bytes, or levels so many that each hardly matters
                 learned = {bound: value for bound, value in quantizer.named_parameters() if bound != "shift"}
                 bounds |= {f"{name}.{side}.{bound}": value for bound, value in learned.items()}
             if isinstance(layer.right, LearnableWeight) and self.weight_rate:
