@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant import compiled, functional
+from srquant import compiled, functional, kernels
 from srquant.bridges import channels_last
 from srquant.finetune import normalised_distance
 from srquant.functional import grid_levels, quantize
@@ -24,6 +24,7 @@ from srquant.ranges import quantile
 from srquant.sorted_values import SortedValues
 
 KNOTS, STEPS = torch.tensor([-6.0, -1.0, 1.0, 5.0]), (4, 7, 4)
+MANY = torch.linspace(-1.6, 1.6, 256) ** 3
 
 FORWARD = """
 import sys, time, torch
@@ -115,6 +116,11 @@ def main() -> None:
                 "the same on 2.4 M values: tensor operations, compiled",
                 uncompiled(lambda: quantize(small, KNOTS, STEPS)),
                 lambda: quantize(small, KNOTS, STEPS),
+            ),
+            compare(
+                "256 free levels, 2.4 M values: comparing with each, looking up where to begin",
+                without(lambda: quantize(small, MANY, (1,) * 255), kernels, "_FEW_LEVELS", 1 << 62),
+                lambda: quantize(small, MANY, (1,) * 255),
             ),
             compare(
                 "64-channel 3×3 convolution at 160×90: contiguous, channels last",
