@@ -108,6 +108,7 @@ def test_a_gradient_in_another_memory_format(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
 def test_distances_agree(monkeypatch, dtype, noise):
+    monkeypatch.setattr(finetune, "_LONG_ROW", 1)
     teacher = values(torch.float32).clamp(-9, 9)
     student = (teacher + noise * teacher.flip(1)).to(dtype)
     teacher = teacher.to(dtype)
@@ -125,6 +126,16 @@ def test_distances_agree(monkeypatch, dtype, noise):
         return
     largest = float(plain_gradient.abs().max())
     torch.testing.assert_close(fast_gradient, plain_gradient, rtol=1e-2, atol=1e-3 * largest)
+
+
+def test_many_short_samples_are_not_worth_a_call_each(monkeypatch):
+    calls = []
+    monkeypatch.setattr(compiled._kernels(), "lengths_and_distance", lambda *row: calls.append(row) or (1.0, 1.0, 0.0))
+    windows = torch.randn(64, 64, 32)
+    distances = finetune.normalised_distance(windows, windows + 1)
+    assert not calls and bool((distances > 0.1).all())
+    finetune.normalised_distance(windows.view(2, -1), windows.view(2, -1))
+    assert len(calls) == 2
 
 
 def test_without_a_folder_to_compile_into_the_plain_way_is_taken(monkeypatch):

@@ -34,6 +34,8 @@ from srquant.settings import to_json
 from srquant.surgery import to_network
 
 _TINY = 1e-12
+_LONG_ROW = 1 << 15
+"""Values of a sample that are worth a call of compiled code; the windows of window attention are many short samples."""
 _SAVE_EVERY = 50
 """Steps between two savings of the state."""
 _ROWS = 30
@@ -466,7 +468,7 @@ class _NormalisedDistance(torch.autograd.Function):
 
 def _compiled(student: Tensor, teacher: Tensor) -> Any:
     together = student.dtype == teacher.dtype and memory_order(student)[:1] == [0]
-    return compiled(student) if together else None
+    return compiled(student) if together and student[0].numel() >= _LONG_ROW else None
 
 
 def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:
