@@ -120,8 +120,8 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.get_buffer("position")].permute(2, 0, 1)
         if mask is None:
             scores = scores + bias
-        elif len(mask) == windows:
-            # One image: without a fifth axis engines recognise the attention.
+        elif len(mask) == windows and torch.compiler.is_exporting():
+            # One image: without a fifth axis engines recognise the attention, and masks apart from the bias stay small.
             scores = scores + bias + mask
         else:
             scores = (scores.view(-1, len(mask), *scores.shape[1:]) + (bias + mask)).view_as(scores)
