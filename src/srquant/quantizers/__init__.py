@@ -13,11 +13,11 @@ from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.base import check_grid as check_grid
 from srquant.quantizers.free_levels import FreeLevels as FreeLevels
+from srquant.quantizers.free_levels import ShiftedLevels as ShiftedLevels
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides
-from srquant.quantizers.shifted import ShiftedLevels as ShiftedLevels
-from srquant.quantizers.shifted import ShiftedUniform as ShiftedUniform
+from srquant.quantizers.uniform import ShiftedUniform as ShiftedUniform
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
 from srquant.quantizers.base import Quantizer, check_bits
+from srquant.quantizers.shift import Shifted
 
 
 class FreeLevels(Quantizer):
@@ -40,3 +41,22 @@ class FreeLevels(Quantizer):
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, {', '.join(f'{float(value):.4g}' for value in self.values)}"
+
+
+class ShiftedLevels(Shifted, FreeLevels):
+    """Free levels that all channels share, around a centre of each channel.
+
+    Where channels have different means, a good part of a tensor's levels serves to tell channels apart. Source of the
+    shift: "Outlier Suppression+" (Wei et al., EMNLP 2023), where it makes ranges symmetric; here it is the mean.
+
+    Args:
+        bits: b.
+        values: The levels, as :class:`FreeLevels` has them.
+        shift: The centres.
+    """
+
+    name = "shifted_levels"
+
+    def __init__(self, bits: int, values: Tensor, shift: Tensor) -> None:
+        super().__init__(bits, values)
+        self.shift = nn.Parameter(shift.detach().clone())

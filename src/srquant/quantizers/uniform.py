@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from srquant.integers import WIDTH, Grid, short, uniform_knots
 from srquant.quantizers.base import NARROWEST, Quantizer, check_bits, check_grid
+from srquant.quantizers.shift import Shifted
 
 
 class Uniform(Quantizer):
@@ -76,3 +77,23 @@ class Symmetric(Quantizer):
 
     def constrain(self) -> None:
         self.bound.clamp_(min=0)
+
+
+class ShiftedUniform(Shifted, Uniform):
+    """A uniform grid around a centre of each channel.
+
+    With the 256 values of an image's bytes as levels, and what a network subtracts from its image as centres, it loses
+    nothing of an eight-bit image.
+
+    Args:
+        bits: b.
+        lower: Lower end of the range, counted from the centre.
+        upper: Upper end.
+        shift: The centres.
+    """
+
+    name = "shifted_uniform"
+
+    def __init__(self, bits: int, lower: Tensor, upper: Tensor, shift: Tensor) -> None:
+        super().__init__(bits, lower, upper)
+        self.shift = nn.Parameter(shift.detach().clone())

@@ -1,4 +1,4 @@
-"""Grids around a centre of each channel."""
+"""What is shared by quantizers whose grid lies around a centre of each channel."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from srquant.integers import Term
 from srquant.quantizers.base import Quantizer
-from srquant.quantizers.free_levels import FreeLevels
-from srquant.quantizers.uniform import Uniform
 
 _UNITS = 1 << 24
 """In the largest shift: as finely as float32 tells values of that size apart."""
 
 
-class _Shifted(Quantizer):
+class Shifted(Quantizer):
     """What is put before another quantizer: every channel is moved by a number of its own, and moved back afterwards.
 
     What moves back, ``weight ∗ shift``, depends on the image's border only, so that an integer engine can add it up
@@ -55,42 +53,3 @@ class _Shifted(Quantizer):
 
     def integer_grid(self) -> None:
         """None: shifts are not integers."""
-
-
-class ShiftedLevels(_Shifted, FreeLevels):
-    """Free levels that all channels share, around a centre of each channel.
-
-    Where channels have different means, a good part of a tensor's levels serves to tell channels apart. Source of the
-    shift: "Outlier Suppression+" (Wei et al., EMNLP 2023), where it makes ranges symmetric; here it is the mean.
-
-    Args:
-        bits: b.
-        values: The levels, as :class:`FreeLevels` has them.
-        shift: The centres.
-    """
-
-    name = "shifted_levels"
-
-    def __init__(self, bits: int, values: Tensor, shift: Tensor) -> None:
-        super().__init__(bits, values)
-        self.shift = nn.Parameter(shift.detach().clone())
-
-
-class ShiftedUniform(_Shifted, Uniform):
-    """A uniform grid around a centre of each channel.
-
-    With the 256 values of an image's bytes as levels, and what a network subtracts from its image as centres, it loses
-    nothing of an eight-bit image.
-
-    Args:
-        bits: b.
-        lower: Lower end of the range, counted from the centre.
-        upper: Upper end.
-        shift: The centres.
-    """
-
-    name = "shifted_uniform"
-
-    def __init__(self, bits: int, lower: Tensor, upper: Tensor, shift: Tensor) -> None:
-        super().__init__(bits, lower, upper)
-        self.shift = nn.Parameter(shift.detach().clone())
