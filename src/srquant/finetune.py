@@ -36,6 +36,8 @@ from srquant.surgery import to_network
 _TINY = 1e-12
 _LONG_ROW = 1 << 15
 """Values of a sample that are worth a call of compiled code; the windows of window attention are many short samples."""
+_FEW_ROWS = 64
+"""Samples that compiled code may be called for one by one, however short."""
 _SAVE_EVERY = 50
 """Steps between two savings of the state."""
 _ROWS = 30
@@ -442,12 +444,15 @@ class _NormalisedDistance(torch.autograd.Function):
             ctx.save_for_backward(student, teacher, length, other, distance)
             return distance.float()
         axes = tuple(range(1, student.ndim))
-        length, other = (vector_norm(tensor, axes, keepdim=True) for tensor in (student, teacher))
-        residual = student.float() / length.clamp(min=_TINY)
-        residual.addcmul_(teacher.float(), 1 / other.clamp(min=_TINY), value=-1)
+        # Normalised, near features all but cancel; short samples can afford to be exact, as compiled code is.
+        short = student.device.type == "cpu" and student[0].numel() < _LONG_ROW
+        near, far = (tensor.to(torch.float64 if short else torch.float32) for tensor in (student, teacher))
+        length, other = (vector_norm(tensor, axes, keepdim=True) for tensor in (near, far))
+        residual = near / length.clamp(min=_TINY)
+        residual.addcmul_(far, 1 / other.clamp(min=_TINY), value=-1)
         distance = vector_norm(residual, axes, keepdim=True)
         ctx.save_for_backward(student, residual, length, None, distance)
-        return distance.flatten()
+        return distance.flatten().to(torch.promote_types(student.dtype, torch.float32))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -457,7 +462,7 @@ class _NormalisedDistance(torch.autograd.Function):
         inward = factor * distance.square() / (2 * length.clamp(min=_TINY))
         if other is None:
             result = saved * factor
-            return result.addcmul_(student.float(), inward, value=-1).to(student.dtype), None
+            return result.addcmul_(student.to(result.dtype), inward, value=-1).to(student.dtype), None
         result = torch.empty_like(student)
         own = (factor / length.clamp(min=_TINY) - inward).tolist()
         others = (-factor / other.clamp(min=_TINY)).tolist()
@@ -468,7 +473,8 @@ class _NormalisedDistance(torch.autograd.Function):
 
 def _compiled(student: Tensor, teacher: Tensor) -> Any:
     together = student.dtype == teacher.dtype and memory_order(student)[:1] == [0]
-    return compiled(student) if together and student[0].numel() >= _LONG_ROW else None
+    worth_it = len(student) <= _FEW_ROWS or student[0].numel() >= _LONG_ROW
+    return compiled(student) if together and worth_it else None
 
 
 def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:
