@@ -247,3 +247,5 @@ def test_centred_channels_have_the_levels_and_errors_of_their_differences_from_t
         error = (values.reshape(-1, 1) - levels).square().amin(1).mean()
         assert float(found[f"{prefix}error"]) == pytest.approx(float(error), rel=1e-4)
     assert float(found["centred_error"]) < 0.2 * float(found["error"])
+    single = rows[:1]
+    assert ChannelShift(lloyd)(single).keys() == lloyd(single).keys(), "one channel is told apart from nobody"

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import ROOT, small_networks, write_png
+from tests.conftest import script, small_networks, write_png
 
 from srquant.model import load
 from srquant.networks.checkpoint import read_checkpoint, read_metadata
 from srquant.networks.opening import save_network
 
-spec = importlib.util.spec_from_file_location("keep_network", ROOT / "tools/keep_network.py")
-assert spec is not None
-assert spec.loader is not None
-script = importlib.util.module_from_spec(spec)
-sys.modules["keep_network"] = script
-spec.loader.exec_module(script)
+keeper = script("keep_network")
 
 
 @pytest.fixture
@@ -43,7 +36,7 @@ def words(trained: Path, tmp_path: Path) -> list[str]:
 
 
 def test_half_precision_where_it_costs_nothing(words: list[str], trained: Path, tmp_path: Path) -> None:
-    assert script.main(words) == 0
+    assert keeper.main(words) == 0
     kept = tmp_path / "zoo/small_x4.safetensors"
     assert {value.dtype for value in read_checkpoint(kept).values() if value.is_floating_point()} == {torch.float16}
     assert kept.stat().st_size < 0.7 * trained.stat().st_size
@@ -67,8 +60,8 @@ def test_half_precision_where_it_costs_nothing(words: list[str], trained: Path, 
 
 
 def test_float_precision_where_half_costs(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "LEAST_CHANGE", 0.0)
-    assert script.main(words) == 0
+    monkeypatch.setattr(keeper, "LEAST_CHANGE", 0.0)
+    assert keeper.main(words) == 0
     state = read_checkpoint(tmp_path / "zoo/small_x4.safetensors")
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
     assert "in float32" in (tmp_path / "zoo/small_x4.md").read_text()
@@ -78,10 +71,10 @@ def test_what_is_refused(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(script, "LARGEST", 1000)
-        assert script.main(words) == 2
+        patch.setattr(keeper, "LARGEST", 1000)
+        assert keeper.main(words) == 2
     assert "a file of the zoo may take 1,000" in capsys.readouterr().err
     save_network(tmp_path / "plain.safetensors", small_networks()["edsr"], {})
-    assert script.main([str(tmp_path / "plain.safetensors"), *words[1:]]) == 2
+    assert keeper.main([str(tmp_path / "plain.safetensors"), *words[1:]]) == 2
     assert "does not say how it was trained" in capsys.readouterr().err
     assert not list(tmp_path.glob("zoo/*"))

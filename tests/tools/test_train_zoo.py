@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import ROOT, write_png
+from tests.conftest import script, write_png
 
 from srquant.images.reading import list_images, read_picture
 from srquant.model import load
@@ -19,12 +17,7 @@ from srquant.networks import SRNetwork
 from srquant.networks.checkpoint import read_metadata
 from srquant.training import Photographs, trainer
 
-spec = importlib.util.spec_from_file_location("train_zoo", ROOT / "tools/train_zoo.py")
-assert spec is not None
-assert spec.loader is not None
-zoo = importlib.util.module_from_spec(spec)
-sys.modules["train_zoo"] = zoo
-spec.loader.exec_module(zoo)
+zoo = script("train_zoo")
 
 
 @pytest.fixture

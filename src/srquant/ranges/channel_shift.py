@@ -16,7 +16,7 @@ class ChannelShift(OfChannels):
 
     Gives ``levels`` and ``error`` as :class:`~srquant.ranges.Lloyd` does, ``centred_levels`` and ``centred_error`` for
     the centred values, and ``shift``, ``1 c``, the means. All are numbers that can be averaged over batches; which
-    levels are better is decided at the end.
+    levels are better is decided at the end. One channel has nobody to be told apart from: only levels as they are.
 
     Args:
         levels: Finds levels.
@@ -25,6 +25,8 @@ class ChannelShift(OfChannels):
     levels: Lloyd
 
     def __call__(self, rows: Tensor) -> Bounds:
+        if len(rows) == 1:
+            return self.levels(rows)
         shift = rows.mean(1)
         plain, centred = (self.levels(values.reshape(1, -1)) for values in (rows, rows - shift[:, None]))
         return {**plain, **{f"centred_{name}": value for name, value in centred.items()}, "shift": shift[None]}
