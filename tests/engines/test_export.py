@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from srquant.engines import ENGINES, exported, open_exported
 from srquant.engines import onnx as exporting
 from srquant.engines.exported import has_vnni, read_contract
 from srquant.engines.onnx import ExportSettings, IntegerOperands, export_onnx, write_float_onnx, write_onnx
+from srquant.engines.writer import IR_VERSION, OPSET, Writer
 from srquant.errors import (
     ArgumentError,
     ExportError,
@@ -28,6 +30,7 @@ from srquant.errors import (
     UnknownNameError,
 )
 from srquant.images import Calibration
+from srquant.integers import IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer, linear
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import Method, WeightSettings
@@ -105,7 +108,7 @@ def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: 
         assert (data.op_type, weight.op_type) == ("DequantizeLinear", "DequantizeLinear")
         assert types[data.input[2]] == onnx.TensorProto.UINT8
         quantized_by = makers[data.input[0]]
-        if quantized_by.op_type == "Clip":
+        while quantized_by.op_type in ("Clip", "DepthToSpace"):
             quantized_by = makers[quantized_by.input[0]]
         assert quantized_by.input[1:] == data.input[1:], "the same scale and zero point on both sides"
         assert types[weight.input[0]] == onnx.TensorProto.INT8
@@ -114,6 +117,59 @@ def test_every_product_is_one_of_bytes(method: str, low_images: Path, tmp_path: 
     kinds = Counter((str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in ran if "layerType" in i)
     integer = sum(count for (kind, precision), count in kinds.items() if kind == "Convolution" and precision != "f32")
     assert integer == len(convolutions), kinds
+    assert kinds["DepthToSpace", "u8"] == 2, "bytes are moved, not floats"
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.LeakyReLU, nn.PReLU, partial(nn.PReLU, 4), nn.Sigmoid, nn.Identity])
+def test_what_follows_a_shuffle_is_computed_before_it(
+    kind: Callable[[], nn.Module], calibration: Calibration, tmp_path: Path
+) -> None:
+    class Upsampler(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(3, 16, 3, padding=1)
+            self.act = kind()
+            self.tail = nn.Conv2d(4, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tail(self.act(nn.functional.pixel_shuffle(self.head(x), 2)))
+
+    network = Upsampler()
+    with torch.no_grad():
+        for parameter in network.act.parameters():
+            parameter.uniform_(0.1, 0.9)
+    model = METHODS["w8a8"].quantize(Model.wrap(network, 2), calibration)
+    write_onnx(model, tmp_path / "m.onnx", ExportSettings())
+    order = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert order.index("DepthToSpace") == len(order) - order[::-1].index("QuantizeLinear")
+    images = torch.rand(1, 3, 9, 14)
+    for engine in ENGINES:
+        assert agreement(model(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)) > 45, engine
+
+
+@pytest.mark.parametrize(
+    ("knots", "steps"),
+    [([-7, 8], (15,)), ([0, 4, 28], (4, 3)), ([-60, -5, 6], (11, 11)), ([-50, -8, 8, 98], (3, 16, 5)),
+     ([-90, -10, -3, 5, 25, 85], (4, 7, 8, 5, 2)), ([-14, 14], (14,)), ([-9, -3, 9, 29], (3, 6, 5))],
+)  # fmt: skip
+def test_piecewise_grids_by_bending(knots: list[int], steps: tuple[int, ...]) -> None:
+    """Every value goes to the nearest level."""
+    import onnxruntime
+
+    grid = IntegerGrid(torch.tensor(0.37), torch.tensor(knots), steps)
+    w = Writer()
+    output = exporting._piecewise(w, "images", grid)
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, kind, [None]) for name in ("images", output)]
+    graph = helper.make_graph(w.nodes, "grid", ends[:1], ends[1:], initializer=w.constants)
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    levels = 0.37 * grid.integers(torch.arange(sum(steps) + 1)).numpy()
+    x = np.linspace(0.37 * (knots[0] - 20), 0.37 * (knots[-1] + 20), 4001, dtype=np.float32)
+    (found,) = onnxruntime.InferenceSession(content.SerializeToString()).run(None, {"images": x})
+    assert set(np.abs(found[:, None] - levels).argmin(1)) == set(range(len(levels)))
+    distance = np.abs(x[:, None] - levels)
+    np.testing.assert_allclose(np.abs(x - found), distance.min(1), atol=1e-4)
+    np.testing.assert_allclose(found, levels[np.abs(found[:, None] - levels).argmin(1)], atol=1e-4)
 
 
 def test_linear_maps_are_products_of_bytes_and_nothing_is_moved_between_them(low_images: Path, tmp_path: Path) -> None:

@@ -14,21 +14,22 @@ give that, not even uniform ones, whose zero point is ``−l / step``, and neith
 levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a step. The other
 way out, a padded tensor of ones for the offset as in the integer reference, would need a second convolution.
 
-A piecewise-linear grid on integers is written as clipping, rounding and adding before the quantization, which rounds
-the dense segment d and leaves the rest alone::
+A piecewise-linear grid on integers is rounded before the quantization, which then finds nothing left to round. As its
+levels are not equally far apart, values are bent at the knots until they are, rounded, clipped and bent back::
 
-    clip(x, e_d, e_d+1) + Σ_{i>d} r_i·scale · round(clip((x − e_i) / (r_i·scale), 0, n_i))
-                        + Σ_{i<d} r_i·scale · round(clip((x − e_i+1) / (r_i·scale), −n_i, 0))
+    t = (x / scale − K_d) / r_d;   above: t ← p − leaky(p − t);   below: t ← p + leaky(t − p);   round, clip, and back
 
-with e_i the knots, n_i the steps of segment i, r_i the integers between its levels, one in the dense segment. (Rounding
-the dense segment here too, or looking levels up in a table, is slower in OpenVINO.)
+with d the dense segment, K_d its first knot, r_i the integers between neighbouring levels of segment i, and p a knot's
+position counted in levels; ``leaky`` has the slope r_i / r_i+1 where it is negative. Every step takes one value and
+gives one, so OpenVINO computes all of them in the convolution before. (A sum over segments, each clipped and rounded,
+needs the value several times and is a pass over memory of its own; a table of levels is slower still.)
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -42,7 +43,8 @@ from torch.fx import Node
 from srquant.bridges import planes
 from srquant.engines import open_exported
 from srquant.engines.exported import Contract
-from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes
+from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes, to_shuffle
+from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
 from srquant.errors import ArgumentError, ExportError
@@ -324,9 +326,12 @@ def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any
     if operands.weight.ndim == 2:
         return _quantized_linear(operands, w, node, arguments[0])
     left = _activation(w, arguments[0], operands.left, torch.uint8)
-    weight = _weight(w, *operands.weight_integers(), operands, 0)
+    shuffle = Shuffle.after(node)
+    of_channels = (*operands.weight_integers(), *_if_given(operands.layer.bias))
+    integers, scale, *bias = of_channels if shuffle is None else map(shuffle.of_channels, of_channels)
+    weight = _weight(w, integers, scale, operands, 0)
     attributes = convolution_attributes(node, *_convolution_arguments(*arguments[3:]))
-    return w.node("Conv", left, weight, *_if_given(operands.layer.bias), **attributes)
+    return to_shuffle(w, w.node("Conv", left, weight, *bias, **attributes), shuffle)
 
 
 def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str) -> str:
@@ -358,7 +363,20 @@ def _convolution_arguments(
 
 
 def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> str:
-    """Quantize an activation."""
+    """Quantize an activation; before a shuffle, which then moves bytes."""
+    if isinstance(x, str) and x in w.shuffled:
+        before, shuffle = w.shuffled[x]
+        codes, scale, zero = _codes(w, before, grid, dtype)
+        codes = shuffle.write(w, codes)
+    else:
+        codes, scale, zero = _codes(w, x, grid, dtype)
+    return w.node("DequantizeLinear", codes, scale, zero)
+
+
+def _codes(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> tuple[str, Tensor, Tensor]:
+    """Quantize a value: its bytes, their scale and their zero point."""
+    if grid.low == 0:
+        x = w.given_to("Relu", x)  # the quantization clips as well
     lowest = torch.iinfo(dtype).min
     scale, zero = grid.scale.float().cpu(), torch.tensor(lowest - grid.low, dtype=dtype)
     piecewise = bool((grid.strides > 1).any())
@@ -371,7 +389,7 @@ def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> s
         # height and width are free.
         ends = (torch.tensor(end, dtype=dtype) for end in (lowest, lowest + width))
         codes = w.node("Clip", codes, *ends)
-    return w.node("DequantizeLinear", codes, scale, zero)
+    return codes, scale, zero
 
 
 def _rounded(w: Writer, x: Value, grid: IntegerGrid) -> str:
@@ -384,22 +402,53 @@ def _rounded(w: Writer, x: Value, grid: IntegerGrid) -> str:
 
 
 def _piecewise(w: Writer, x: Value, grid: IntegerGrid) -> str:
-    """Values that a piecewise grid's quantization leaves alone; see the module."""
-    scale = float(grid.scale)
+    """Values rounded to a piecewise grid; see the module."""
     knots, strides = ([int(number) for number in numbers] for numbers in (grid.knots, grid.strides))
-    dense = strides.index(1) if 1 in strides else None
-    total = None if dense is None else w.node("Clip", x, scale * knots[dense], scale * knots[dense + 1])
-    for i, (stride, count) in enumerate(zip(strides, grid.steps, strict=True)):
-        if i == dense:
-            continue
-        below = dense is not None and i < dense
-        anchor, low, high = (knots[i + 1], -count, 0) if below else (knots[i], 0, count)
-        part = w.node("Mul", x, 1 / (scale * stride))
-        part = w.node("Sub", part, anchor / stride) if anchor else part
-        part = w.node("Mul", w.node("Round", w.node("Clip", part, float(low), float(high))), scale * stride)
-        total = w.node("Add", part, scale * knots[0] if total is None else total)
-    assert total is not None
-    return total
+    dense = strides.index(min(strides))
+    unit = float(grid.scale) * strides[dense]
+    bends = list(_bends(strides, grid.steps, dense))
+    line = Line(w, x, 1 / unit, -knots[dense] / strides[dense])
+    for bend in bends:
+        line = line.bent(*bend)
+    line = line.rounded(-sum(grid.steps[:dense]), sum(grid.steps[dense:]))
+    for sign, position, slope in reversed(bends):
+        line = line.bent(sign, position, 1 / slope)
+    return replace(line, factor=line.factor * unit, offset=line.offset * unit + float(grid.scale) * knots[dense]).name()
+
+
+def _bends(strides: Sequence[int], steps: Sequence[int], dense: int) -> Iterator[tuple[int, int, float]]:
+    """Where segments meet, from the dense one outwards: the side that stays, the position, the slope of the other."""
+    for i in range(dense + 1, len(strides)):
+        yield -1, sum(steps[dense:i]), strides[i - 1] / strides[i]
+    for i in range(dense, 0, -1):
+        yield 1, -sum(steps[i:dense]), strides[i] / strides[i - 1]
+
+
+@dataclass(frozen=True)
+class Line:
+    """``factor · value + offset``, of which nothing is written before it is needed."""
+
+    w: Writer
+    value: Value
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def name(self) -> str:
+        """Write it."""
+        scaled = self.value if self.factor == 1 else self.w.node("Mul", self.value, self.factor)
+        return self.w.name(scaled if self.offset == 0 else self.w.node("Add", scaled, self.offset))
+
+    def bent(self, sign: int, position: float, slope: float) -> Line:
+        """The same on one side of a position (above if sign is 1), with another slope on the other."""
+        away = replace(self, factor=sign * self.factor, offset=sign * (self.offset - position))
+        return Line(self.w, self.w.node("LeakyRelu", away.name(), alpha=slope), sign, position)
+
+    def rounded(self, low: int, high: int) -> Line:
+        """The nearest whole number from low to high."""
+        if abs(self.factor) != 1 or not float(self.offset).is_integer():
+            return Line(self.w, self.name()).rounded(low, high)
+        ends = sorted(self.factor * (end - self.offset) for end in (low, high))
+        return replace(self, value=self.w.node("Clip", self.w.node("Round", self.value), *ends))
 
 
 def _weight(w: Writer, integers: Tensor, scale: Tensor, operands: IntegerOperands, axis: int) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from srquant.engines.shuffles import NAME, Shuffle
 from srquant.engines.writer import Value, Writer
 
 Convert = Callable[..., Any]
@@ -37,8 +38,19 @@ def convolution(
     groups: int = 1,
 ) -> str:
     """A convolution."""
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    return w.node("Conv", *operands, **convolution_attributes(node, stride, padding, dilation, groups))
+    shuffle = Shuffle.after(node) if isinstance(weight, Tensor) and not isinstance(bias, str) else None
+    operands = [value for value in (x, weight, bias) if value is not None]
+    if shuffle is not None:
+        operands[1:] = [shuffle.of_channels(cast(Tensor, value)) for value in operands[1:]]
+    attributes = convolution_attributes(node, stride, padding, dilation, groups)
+    return to_shuffle(w, w.node("Conv", *operands, **attributes), shuffle)
+
+
+def to_shuffle(w: Writer, name: str, shuffle: Shuffle | None) -> str:
+    """Remember that a value's channels are in the order of a shuffle, if there is one."""
+    if shuffle is not None:
+        w.to_shuffle[name] = shuffle
+    return name
 
 
 def convolution_attributes(
@@ -72,9 +84,15 @@ def from_planes(w: Writer, node: Node, planes: str) -> str:
 
 
 def _single(w: Writer, node: Node, kind: str, x: Value, **attributes: Any) -> str:
-    """What acts on single values: on planes, if the value has them, or the next linear map would have to make them."""
+    """What acts on single values.
+
+    On planes, if the value has them, or the next linear map would have to make them; and before a shuffle.
+    """
     if isinstance(x, str) and x in w.planes:
         return from_planes(w, node, w.node(kind, w.planes[x], **attributes))
+    if isinstance(x, str) and x in w.shuffled:
+        before, shuffle = w.shuffled[x]
+        return shuffle.write(w, w.node(kind, before, **attributes))
     return w.node(kind, x, **attributes)
 
 
@@ -117,6 +135,10 @@ def _leaky_relu(w: Writer, node: Node, x: Value, slope: float = 0.01) -> str:
 
 def _prelu(w: Writer, node: Node, x: Value, slope: Tensor) -> str:
     # A slope of its own for each channel; the axes behind are broadcast.
+    if isinstance(x, str) and x in w.shuffled:
+        before, shuffle = w.shuffled[x]
+        slopes = shuffle.of_pixels(slope) if len(slope) > 1 else slope
+        return shuffle.write(w, w.node("PRelu", before, slopes.reshape(-1, 1, 1)))
     return w.node("PRelu", x, slope.reshape(-1, *[1] * (len(shape_of(node)) - 2)))
 
 
@@ -160,7 +182,8 @@ def _batch_norm(
 
 
 def _pixel_shuffle(w: Writer, _node: Node, x: Value, factor: int) -> str:
-    return w.node("DepthToSpace", x, blocksize=factor, mode="CRD")
+    name = w.name(x)
+    return w.to_shuffle.get(name, Shuffle(factor)).write(w, name)
 
 
 def _reshape(w: Writer, node: Node, x: Value, *_: Any) -> str:
@@ -294,7 +317,7 @@ OPERATORS: dict[str, Convert] = {
     "aten.softmax.int": _softmax,
     "aten.layer_norm.default": _layer_norm,
     "aten.batch_norm.default": _batch_norm,
-    "aten.pixel_shuffle.default": _pixel_shuffle,
+    NAME: _pixel_shuffle,
     "aten.view.default": _reshape,
     "aten.view_as.default": _reshape,
     "aten.reshape.default": _reshape,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srquant.engines.extras import import_extra
+from srquant.engines.shuffles import Shuffle
 
 OPSET = 21
 """The first with four-bit tensors; both engines run it."""
@@ -31,6 +32,10 @@ class Writer:
         self.fixed = fixed
         self.planes: dict[str, str] = {}
         """Of values ``... c``: the same as planes ``1 c 1 rows``, where that is what was computed."""
+        self.to_shuffle: dict[str, Shuffle] = {}
+        """Of values whose channels are in the order of the shuffle that takes them."""
+        self.shuffled: dict[str, tuple[str, Shuffle]] = {}
+        """Of values that a shuffle gave: what it took, and itself."""
         self.onnx = import_extra("onnx", "exporting to ONNX", "onnx")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -53,6 +58,10 @@ class Writer:
             self.nodes.append(self.onnx.helper.make_node(kind, given, names, name=names[0], **attributes))
             self._written[key] = names[0] if outputs == 1 else names
         return self._written[key]
+
+    def given_to(self, kind: str, value: Value) -> Value:
+        """What an operator of this kind was given, if it made the value; else the value."""
+        return next((n.input[0] for n in self.nodes if n.op_type == kind and n.output[0] == value), value)
 
     def used(self, output: str) -> tuple[list[Any], list[Any]]:
         """The nodes and constants that a value needs, in order."""
