@@ -147,6 +147,17 @@ def test_what_follows_a_shuffle_is_computed_before_it(
         assert agreement(model(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)) > 45, engine
 
 
+def test_channels_in_groups_keep_their_order(calibration: Calibration, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1, groups=2), nn.PixelShuffle(2))
+    floats = Model.wrap(network, 2)
+    model = METHODS["w8a8"].quantize(floats, calibration)
+    images = torch.rand(1, 3, 9, 14)
+    write_onnx(model, tmp_path / "bytes.onnx", ExportSettings())
+    write_float_onnx(floats, tmp_path / "float.onnx")
+    for name, expected in (("bytes", model(images)), ("float", floats(images))):
+        assert agreement(expected, open_exported(tmp_path / f"{name}.onnx", "openvino", 1)(images)) > 45, name
+
+
 @pytest.mark.parametrize(
     ("knots", "steps"),
     [([-7, 8], (15,)), ([0, 4, 28], (4, 3)), ([-60, -5, 6], (11, 11)), ([-50, -8, 8, 98], (3, 16, 5)),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from srquant.engines.writer import Writer
 
 NAME = "aten.pixel_shuffle.default"
+_GROUPS = 6
+"""Place of this argument of a convolution."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Shuffle:
 
     @classmethod
     def after(cls, node: Node) -> Shuffle | None:
-        """The shuffle that takes all of an operator's output; None if there is none."""
+        """The shuffle that takes all of a convolution's output; None if there is none, or channels come in groups."""
+        if len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
+            return None
         factors = {cast(int, user.args[1]) if str(user.target) == NAME else 0 for user in node.users}
         factor = factors.pop() if len(factors) == 1 else 0
         return cls(factor, by_pixel=True) if factor else None
