@@ -1,7 +1,7 @@
 """Whole processes, from a float network to a quantized one: python -m benchmarks.processes NETWORK LOW-RESOLUTION.
 
-Prints a Markdown table: seconds of each method with the papers' settings, and how many float steps (forward, L1,
-backward to all weights, on a batch of two patches) take as long. A few of them are measured before and after each
+Prints a Markdown table, row by row: seconds of each method with the papers' settings, and how many float steps (forward,
+L1, backward to all weights, on a batch of two patches) take as long. A few of them are measured before and after each
 process.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
         flush=True,
     )
     quantize(model, patches.at_most(2, 32), configure("minmax", options.bits), device="cpu")  # what is made once
-    rows = []
+    print(markdown(("method", "seconds", "float steps", "a float step (s)"), []), flush=True)
     for name in options.methods:
         settings = [f"finetuning.precision={options.precision}"] if name in _LEARNING else []
         before = float_steps(model, patches, options.steps)
@@ -64,8 +64,7 @@ def main() -> None:
         quantize(model, patches, configure(name, options.bits, settings=settings), device="cpu")
         seconds = time.perf_counter() - start
         step = statistics.median(before + float_steps(model, patches, options.steps))
-        rows.append((name, f"{seconds:.1f}", f"{seconds / step:.0f}", f"{step:.3f}"))
-    print(markdown(("method", "seconds", "float steps", "a float step (s)"), rows))
+        print(f"| {name} | {seconds:.1f} | {seconds / step:.0f} | {step:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
