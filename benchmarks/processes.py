@@ -1,8 +1,8 @@
 """Whole processes, from a float network to a quantized one: python -m benchmarks.processes NETWORK LOW-RESOLUTION.
 
-Prints a Markdown table, row by row: seconds of each method with the papers' settings, and how many float steps (forward,
-L1, backward to all weights, on a batch of two patches) take as long. A few of them are measured before and after each
-process.
+Prints a Markdown table, row by row: seconds of each method with the papers' settings, and how many float steps
+(forward, L1, backward to all weights, on a batch of two patches) take as long. A few of them are measured before and
+after each process.
 """
 
 from __future__ import annotations
