@@ -137,6 +137,23 @@ def test_each_rate_moves_its_own(tiny: Model, patches: Calibration, rates: tuple
         assert any(not torch.equal(after[name], before[name]) for name in after if name.endswith(kind)), kind
 
 
+def test_what_is_learned_takes_turns_where_asked(tiny: Model, patches: Calibration) -> None:
+    one = replace(SHORT, epochs=1, rate=0.05)
+    start = state(SRQuant(bits=3, bound_rate=0, weight_rate=0, bias_rate=0).quantize(tiny, patches))
+    method = SRQuant(bits=3, together=False, finetuning=one)
+    after = state(method.quantize(tiny, patches))
+    changed = {name.rpartition(".")[2] for name in after if not torch.equal(after[name], start[name])}
+    assert changed == {"codes"}, "weights come first"
+    curve = replace(method, finetuning=replace(one, epochs=4)).quantize(tiny, patches).record.curve
+    assert [epoch["stage"] for epoch in curve] == ["weights", "biases", "bounds", "weights"]
+    assert {epoch["stage"] for epoch in replace(method, together=True).quantize(tiny, patches).record.curve} == {"all"}
+
+
+def test_nothing_to_learn_is_no_error(tiny: Model, patches: Calibration) -> None:
+    model = SRQuant(bits=4, bound_rate=0, weight_rate=0, bias_rate=0).quantize(tiny, patches)
+    assert model.record.curve == ()
+
+
 def test_it_comes_closer_to_the_teacher_than_oaptqs_start(tiny: Model, patches: Calibration) -> None:
     images = patches.batch(range(5))
     expected = tiny(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,9 @@ class SRQuant(Method):
     """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
     bias_rate: float = 0.3
     """Factor on the rate of biases, in units of the root mean square of the layer's output; 0 leaves them."""
+    together: bool = True
+    """Learn everything in every epoch; false lets weights, biases and bounds take turns, epoch by epoch, as OAPTQ's
+    kinds of bounds do."""
     features: float = 0.02
     """Weight of the distance of normalised features, the mean over the network's taps."""
     finetuning: LearningSettings = field(
@@ -93,8 +96,8 @@ class SRQuant(Method):
         layers = build_layers(plan, bounds, self, self._activation)
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
-        stage = Stage("all", tuple(self._groups(layers, sizes)))
-        curve = finetune(student, plan.network, calibration, (stage,), loss, self.finetuning, state)
+        stages = self._stages(layers, sizes)
+        curve = finetune(student, plan.network, calibration, stages, loss, self.finetuning, state) if stages else ()
         return finish(model, plan, layers, self, calibration, curve)
 
     def _range(self, bits: int) -> Range:
@@ -129,9 +132,11 @@ class SRQuant(Method):
         ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
         return PiecewiseLinear(bits, *ends, sides=find_sides(*ends), grid=self.grid)
 
-    def _groups(self, layers: Mapping[str, QuantLayer], sizes: OutputSizes) -> Iterator[Group]:
-        """All bounds; the weights and the bias of each layer, whose steps are in units of their own size."""
+    def _stages(self, layers: Mapping[str, QuantLayer], sizes: OutputSizes) -> tuple[Stage, ...]:
+        """The weight and the bias of each layer, whose steps are in units of their own size, and all bounds."""
         bounds: dict[str, nn.Parameter] = {}
+        weights: list[Group] = []
+        biases: list[Group] = []
         for name, layer in layers.items():
             for side, quantizer in layer.quantizers().items():
                 if isinstance(quantizer, ShiftedUniform) or (
@@ -143,11 +148,15 @@ class SRQuant(Method):
             if isinstance(layer.right, LearnableWeight) and self.weight_rate:
                 weight = layer.right.weight
                 size = float(weight.detach().abs().mean())
-                yield Group({f"{name}.right.weight": weight}, factor=self.weight_rate * size)
+                weights.append(Group({f"{name}.right.weight": weight}, factor=self.weight_rate * size))
             if layer.bias is not None and self.bias_rate:
-                yield Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * sizes.root_mean_square(name))
-        if self.bound_rate:
-            yield Group(bounds, relative=True, factor=self.bound_rate)
+                biases.append(Group({f"{name}.bias": layer.bias}, factor=self.bias_rate * sizes.root_mean_square(name)))
+        kinds = {"weights": weights, "biases": biases}
+        if bounds and self.bound_rate:
+            kinds["bounds"] = [Group(bounds, relative=True, factor=self.bound_rate)]
+        if self.together:
+            kinds = {"all": [group for groups in kinds.values() for group in groups]}
+        return tuple(Stage(kind, tuple(groups)) for kind, groups in kinds.items() if groups)
 
 
 def _aligned(observed: Observed, plan: Plan) -> Observed:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from srquant.ranges.base import Bounds
+from srquant.ranges.extremes import Extremes
 from srquant.ranges.piecewise_search import PiecewiseSearch
-from srquant.sorted_values import SortedValues, thin
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,16 @@ class Lloyd:
     Source: S. P. Lloyd, "Least squares quantization in PCM", 1982; J. Max, "Quantizing for minimum distortion", 1960.
 
     Args:
-        start: Gives the bounds and levels to start from.
+        start: Gives the bounds and levels to start from, and says how many values are looked at.
         rounds: At most.
-        samples: Values of a row that are enough; longer rows are thinned.
     """
 
     start: PiecewiseSearch
     rounds: int = 100
-    samples: int = 1 << 18
 
     def __call__(self, rows: Tensor) -> Bounds:
-        bounds = self.start(rows)
-        ordered = SortedValues(thin(rows, self.samples))
+        ordered = self.start.ordered(rows)
+        bounds = self.start.among(ordered, Extremes()(rows))
         levels = self.start.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))
         levels = levels[:, 0].sort(dim=-1).values
         reach = (bounds["upper"] - bounds["lower"])[:, None]

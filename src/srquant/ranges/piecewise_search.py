@@ -36,14 +36,21 @@ class PiecewiseSearch:
     """
 
     levels: Levels
-    samples: int = 1 << 18
+    samples: int = 1 << 16
 
     def __call__(self, rows: Tensor) -> Bounds:
-        extremes = Extremes()(rows)
+        return self.among(self.ordered(rows), Extremes()(rows))
+
+    def ordered(self, rows: Tensor) -> SortedValues:
+        """The values that are looked at."""
+        return SortedValues(thin(rows, self.samples))
+
+    def among(self, ordered: SortedValues, extremes: Bounds) -> Bounds:
+        """The bounds for values that are sorted already, and the extremes of all of them."""
         widest = extremes["lower"], extremes["upper"], torch.maximum(*(value.abs() for value in extremes.values()))
-        ordered = SortedValues(thin(rows, self.samples))
-        shares = torch.arange(1, _STEPS + 1, dtype=rows.dtype, device=rows.device) / _STEPS
-        near = torch.tensor(_NEAR, dtype=rows.dtype, device=rows.device)
+        like = widest[0]
+        shares = torch.arange(1, _STEPS + 1, dtype=like.dtype, device=like.device) / _STEPS
+        near = torch.tensor(_NEAR, dtype=like.dtype, device=like.device)
         clips, bends = shares[3::6].repeat_interleave(_STEPS // 2), shares[1::2].repeat(len(shares[3::6]))
         coarse = [end[:, None] * factor for end, factor in zip(widest, (clips, clips, clips * bends), strict=True)]
         full = [end[:, None] for end in (*widest[:2], 0.1 * widest[2])]
