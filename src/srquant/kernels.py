@@ -28,9 +28,13 @@ from numpy.typing import NDArray
 _TINY = 1e-12
 _BLOCK = 4096
 """Values that are summed in float32; sums of blocks are summed in float64."""
-_FEW_LEVELS = 32
-"""With more, looking up where to begin is faster than comparing with every level."""
-_INTERVALS = 4096
+_WORTH_A_TABLE = 1 << 18
+"""Values that are worth a table of what becomes of all numbers that bfloat16 has."""
+_BFLOAT16 = np.arange(1 << 16, dtype=np.uint16)
+_ORDER = np.where(
+    _BFLOAT16 < 1 << 15, (1 << 15) + _BFLOAT16.astype(np.int64), (1 << 16) - 1 - _BFLOAT16.astype(np.int64)
+)
+"""The place of each among all of them, by size."""
 _SHARE = 1 << 18
 """Values that are worth a thread of their own."""
 
@@ -93,18 +97,21 @@ def pass_inside(x: Values, slope: Values, made: Values, low: float, high: float)
 
 def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     """Write the nearest of some increasing levels for every value, the lower one halfway."""
+    if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
+        table = np.empty(len(_BFLOAT16), np.uint16)
+        _nearest(_BFLOAT16, table, levels)
+        _share_out(lambda part: _look_up(x[part], made[part], table), len(x))
+    else:
+        _share_out(lambda part: _nearest(x[part], made[part], levels), len(x))
+
+
+def _nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     halfway = (levels[1:] + levels[:-1]) / np.float32(2)
-    if len(levels) <= _FEW_LEVELS:
-        _share_out(lambda part: _nearest(x[part], made[part], levels, halfway), len(x))
-        return
-    # Where to begin looking: in each of many equal intervals the first level that can be nearest. Looking begins an
-    # interval early, so that rounding cannot make it begin too late.
-    reach = max(float(levels[-1]) - float(levels[0]), 1e-30)
-    ends = float(levels[0]) + reach / _INTERVALS * (np.arange(_INTERVALS) - 1)
-    first = np.searchsorted(halfway, ends.astype(np.float32)).astype(np.int32)
-    first[0] = 0
-    origin, factor = np.float32(levels[0]), np.float32(_INTERVALS / reach)
-    _share_out(lambda part: _nearest_of_many(x[part], made[part], levels, halfway, first, origin, factor), len(x))
+    # Where to begin looking: after the levels that are too low for all values with the same upper 16 bits.
+    halfway += np.float32(0)  # no −0, which is not below 0 although its bits are
+    here = np.bincount(_ORDER[halfway.view(np.uint32) >> 16], minlength=len(_ORDER))
+    first = (np.cumsum(here) - here)[_ORDER].astype(np.int32)
+    _nearest_from(x, made, levels, halfway, first)
 
 
 def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -113,8 +120,18 @@ def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np
     Returns:
         Σ slope below the grid and above it; Σ slope·(q − p) beyond each level but the last.
     """
-    parts = _share_out(lambda part: _nearest_gradients(x[part], slope[part], made[part], levels), len(x))
-    return np.sum(parts, axis=0)
+    edges = np.array([levels[0], levels[-1]])
+    if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
+        segments, errors = np.empty(len(_BFLOAT16), np.uint8), np.empty(len(_BFLOAT16), np.float32)
+        _segments_and_errors(_BFLOAT16, levels, segments, errors)
+        parts = _share_out(
+            lambda part: _gradients_by_table(x[part], slope[part], made[part], edges, segments, errors), len(x)
+        )
+    else:
+        parts = _share_out(lambda part: _nearest_gradients(x[part], slope[part], made[part], edges, levels), len(x))
+    outside, by_segment = (np.sum(found, axis=0) for found in zip(*parts, strict=True))
+    beyond = np.cumsum(by_segment[: len(levels) - 1][::-1])[::-1]
+    return np.concatenate((outside, beyond))
 
 
 def lengths_and_distance(student: Values, teacher: Values) -> tuple[float, float, float]:
@@ -286,82 +303,102 @@ def _gradients(x, slope, made, g, edges, three):
 
 
 @_compile
-def _nearest(x, made, levels, halfway):
-    value = np.empty(_BLOCK, np.float32)
-    found = np.empty(_BLOCK, np.float32)
-    for start in range(0, len(x), _BLOCK):
-        n = min(_BLOCK, len(x) - start)
-        for i in range(n):
-            value[i] = _read(x, start + i)
-            found[i] = levels[0]
-        for k in range(len(halfway)):
-            edge, level = halfway[k], levels[k + 1]
-            for i in range(n):
-                found[i] = level if value[i] > edge else found[i]
-        for i in range(n):
-            _write(made, start + i, value[i] if np.isnan(value[i]) else found[i])
+def _count_below(value, edges, count):
+    """How many of some increasing edges are below each value."""
+    count[:] = 0
+    for k in range(len(edges)):
+        edge = edges[k]
+        for i in range(len(value)):
+            count[i] += np.uint32(value[i] > edge)
 
 
 @_compile
-def _nearest_of_many(x, made, levels, halfway, first, origin, factor):
-    last = np.float32(len(first) - 1)
+def _look_up(x, made, table):
+    for i in range(len(x)):
+        made[i] = table[x[i]]
+
+
+@_compile
+def _nearest_from(x, made, levels, halfway, first):
     for i in range(len(x)):
         value = _read(x, i)
         if np.isnan(value):
             _write(made, i, value)
             continue
-        place = min(max((value - origin) * factor, np.float32(0)), last)
-        k = first[np.int32(place)]
+        k = first[np.uint32(_bits_of(value) >> np.uint32(16))]  # pyright: ignore[reportCallIssue]
         while k < len(halfway) and value > halfway[k]:
             k += 1
         _write(made, i, levels[k])
 
 
 @_compile_sums
-def _sum_above(values, x, edge, n):
-    total = np.float32(0)
-    for i in range(n):
-        total += values[i] if x[i] > edge else np.float32(0)
-    return total
-
-
-@_compile_sums
-def _sum_below(values, x, edge, n):
-    total = np.float32(0)
-    for i in range(n):
-        total += values[i] if x[i] < edge else np.float32(0)
-    return total
+def _sums_outside(slope, x, low, high):
+    below = above = zero = np.float32(0)
+    for i in range(len(x)):
+        value, push = _read(x, i), _read(slope, i)
+        below += push if value < low else zero
+        above += push if value > high else zero
+    return below, above
 
 
 @_compile
-def _nearest_gradients(x, slope, made, levels):
+def _segments_and_errors(x, levels, segments, errors):
+    """The segment in which each value lies, and q − p there."""
     last = len(levels) - 1
-    sums = np.zeros(last + 2)
-    value, push = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    low, width, pull = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    edges = np.array([levels[0], levels[last]])
+    widths = np.maximum(levels[1:] - levels[:-1], np.float32(1e-30))
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    values, counts = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint32)
+    lows, steps = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    for start in range(0, len(x), _BLOCK):
+        n = min(_BLOCK, len(x) - start)
+        value, count, low, step = values[:n], counts[:n], lows[:n], steps[:n]
+        for i in range(n):
+            value[i] = _read(x, start + i)
+        _count_below(value, levels[1:last], count)
+        for i in range(n):
+            low[i], step[i], segments[start + i] = levels[count[i]], widths[count[i]], count[i]
+        for i in range(n):
+            p = (value[i] - low[i]) / step[i]
+            p = zero if p < zero else p
+            p = one if p > one else p
+            errors[start + i] = (one if p > half else zero) - p
+
+
+@_compile
+def _add_block(x, slope, made, edges, segment, error, outside, by_segment):
+    _pass_inside(x, slope, made, edges)
+    below, above = _sums_outside(slope, x, edges[0], edges[1])
+    outside[0] += below
+    outside[1] += above
+    for i in range(len(x)):  # in turns into four rows: a sum need not wait for the one before
+        by_segment[i % 4, segment[i]] += _read(slope, i) * error[i]
+
+
+@_compile
+def _nearest_gradients(x, slope, made, edges, levels):
+    """Σ slope below and above, and Σ slope·(q − p) of each segment."""
+    outside, by_segment = np.zeros(2), np.zeros((4, 256))
+    segment, error = np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.float32)
     for start in range(0, len(x), _BLOCK):
         n = min(_BLOCK, len(x) - start)
         part = slice(start, start + n)
-        _pass_inside(x[part], slope[part], made[part], edges)
+        _segments_and_errors(x[part], levels, segment[:n], error[:n])
+        _add_block(x[part], slope[part], made[part], edges, segment[:n], error[:n], outside, by_segment)
+    return outside, by_segment.sum(0)
+
+
+@_compile
+def _gradients_by_table(x, slope, made, edges, segments, errors):
+    """As :func:`_nearest_gradients`, of bfloat16 values whose segments and errors are known."""
+    outside, by_segment = np.zeros(2), np.zeros((4, 256))
+    segment, error = np.empty(_BLOCK, np.uint8), np.empty(_BLOCK, np.float32)
+    for start in range(0, len(x), _BLOCK):
+        n = min(_BLOCK, len(x) - start)
+        part = slice(start, start + n)
         for i in range(n):
-            value[i], push[i] = _read(x, start + i), _read(slope, start + i)
-            low[i], width[i] = levels[0], levels[1] - levels[0]
-        for k in range(1, last):
-            level, step = levels[k], levels[k + 1] - levels[k]
-            for i in range(n):
-                low[i] = level if value[i] > level else low[i]
-                width[i] = step if value[i] > level else width[i]
-        for i in range(n):
-            p = (value[i] - low[i]) / max(width[i], np.float32(1e-30))
-            p = min(max(p, np.float32(0)), np.float32(1))
-            pull[i] = push[i] * ((np.float32(1) if p > np.float32(0.5) else np.float32(0)) - p)
-        sums[0] += _sum_below(push, value, levels[0], n)
-        sums[1] += _sum_above(push, value, levels[last], n)
-        sums[2] += _sum_above(pull, value, np.float32(-np.inf), n)
-        for k in range(1, last):
-            sums[2 + k] += _sum_above(pull, value, levels[k], n)
-    return sums
+            segment[i], error[i] = segments[x[start + i]], errors[x[start + i]]
+        _add_block(x[part], slope[part], made[part], edges, segment[:n], error[:n], outside, by_segment)
+    return outside, by_segment.sum(0)
 
 
 # Near each other, the normalised features all but cancel: float64 throughout.
