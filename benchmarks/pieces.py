@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant import compiled, functional, kernels
+from srquant import compiled, functional
 from srquant.bridges import channels_last
 from srquant.finetune import normalised_distance
-from srquant.functional import grid_levels, quantize
+from srquant.functional import Steps, grid_levels, quantize
 from srquant.memory import keep_freed_memory
 from srquant.ranges import quantile
 from srquant.sorted_values import SortedValues
 
 KNOTS, STEPS = torch.tensor([-6.0, -1.0, 1.0, 5.0]), (4, 7, 4)
-MANY = torch.linspace(-1.6, 1.6, 256) ** 3
+LEVELS = torch.linspace(-1.6, 1.6, 256) ** 3
 
 FORWARD = """
 import sys, time, torch
@@ -73,9 +73,9 @@ def uncompiled(work: Callable[[], object]) -> Callable[[], object]:
     return without(work, compiled, "_kernels", lambda: None)
 
 
-def learn_quantizer(x: Tensor, slope: Tensor) -> Callable[[], None]:
-    knots = KNOTS.clone().requires_grad_()
-    return lambda: quantize(x, knots, STEPS).backward(slope)
+def learn_quantizer(x: Tensor, slope: Tensor, knots: Tensor = KNOTS, steps: Steps = STEPS) -> Callable[[], None]:
+    knots = knots.clone().requires_grad_()
+    return lambda: quantize(x, knots, steps).backward(slope)
 
 
 def learn_features(student: Tensor, teacher: Tensor) -> Callable[[], None]:
@@ -118,11 +118,6 @@ def main() -> None:
                 lambda: quantize(small, KNOTS, STEPS),
             ),
             compare(
-                "256 free levels, 2.4 M values: comparing with each, looking up where to begin",
-                without(lambda: quantize(small, MANY, (1,) * 255), kernels, "_FEW_LEVELS", 1 << 62),
-                lambda: quantize(small, MANY, (1,) * 255),
-            ),
-            compare(
                 "64-channel 3×3 convolution at 160×90: contiguous, channels last",
                 lambda: layer(image),
                 lambda: last(image_last),
@@ -146,6 +141,7 @@ def main() -> None:
     half = small.bfloat16()
     for name, x in (("float32", small), ("bfloat16", half)):
         learning, comparing = learn_quantizer(x, x.flip(1)), learn_features(x.clone().requires_grad_(), x.flip(1))
+        few = learn_quantizer(x, x.flip(1), LEVELS[7::16], (1,) * 15)
         rows += [
             compare(
                 f"quantizing and the gradient of its bounds, 2.4 M values, {name}: tensor operations, compiled",
@@ -153,7 +149,15 @@ def main() -> None:
                 learning,
             ),
             compare(
-                "distance of normalised features and its gradient, the same values: tensor operations, compiled",
+                f"16 free levels and the gradient of each, {name}: tensor operations, compiled", uncompiled(few), few
+            ),
+            compare(
+                f"256 free levels, 2.4 M values, {name}: tensor operations, compiled",
+                uncompiled(lambda x=x: quantize(x, LEVELS, (1,) * 255)),
+                lambda x=x: quantize(x, LEVELS, (1,) * 255),
+            ),
+            compare(
+                f"distance of normalised features and its gradient, {name}: tensor operations, compiled",
                 uncompiled(comparing),
                 comparing,
             ),
