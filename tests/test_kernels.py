@@ -18,6 +18,7 @@ GRIDS = {
     "many levels": ((1,) * 63, [(k / 21 - 1.5) ** 3 for k in range(64)]),
     "many that met": ((1,) * 63, [-40.0, *[k // 2 / 60 for k in range(62)], 1e4]),
     "levels that met": ((1,) * 5, [-3.0, -0.5, -0.5, 0.0, 2.0, 2.0]),
+    "levels that met at zero": ((1,) * 5, [-1.0, -0.0, -0.0, 0.0, 0.5, 1.0]),
     "an empty segment": ((4, 7, 4), [-1.2, -1.2, 1.2, 4.0]),
 }
 
@@ -47,8 +48,10 @@ def test_large_tensors_take_the_compiled_way():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("threads", [1, 4])
-def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
+@pytest.mark.parametrize("worth_a_table", [1, 1 << 30])
+def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, knots = GRIDS[grid]
+    monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
     x = values(dtype)
@@ -59,11 +62,24 @@ def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
     assert torch.equal(fast.nan_to_num(7), plain.nan_to_num(7))
 
 
+@pytest.mark.parametrize("lower_bits", [0x0000, 0x0001, 0x8000, 0xFFFF])
+@pytest.mark.parametrize("grid", [name for name in GRIDS if "levels" in name or "many" in name])
+def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lower_bits):
+    steps, knots = GRIDS[grid]
+    bits = (torch.arange(1 << 16) << 16) + lower_bits
+    x = torch.where(bits < 1 << 31, bits, bits - (1 << 32)).to(torch.int32).view(torch.float32)
+    x = x[~x.isnan()]
+    fast, plain = both(monkeypatch, lambda: functional.quantize(x, torch.tensor(knots), steps))
+    assert torch.equal(fast, plain)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("threads", [1, 4])
-def test_gradients_agree(monkeypatch, grid, dtype, threads):
+@pytest.mark.parametrize("worth_a_table", [1, 1 << 30])
+def test_gradients_agree(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, numbers = GRIDS[grid]
+    monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
     slope = values(dtype).flip(0).clamp(-9, 9)
