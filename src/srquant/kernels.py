@@ -97,21 +97,17 @@ def pass_inside(x: Values, slope: Values, made: Values, low: float, high: float)
 
 def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     """Write the nearest of some increasing levels for every value, the lower one halfway."""
-    if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
-        table = np.empty(len(_BFLOAT16), np.uint16)
-        _nearest(_BFLOAT16, table, levels)
-        _share_out(lambda part: _look_up(x[part], made[part], table), len(x))
-    else:
-        _share_out(lambda part: _nearest(x[part], made[part], levels), len(x))
-
-
-def _nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     halfway = (levels[1:] + levels[:-1]) / np.float32(2)
-    # Where to begin looking: after the levels that are too low for all values with the same upper 16 bits.
     halfway += np.float32(0)  # no −0, which is not below 0 although its bits are
+    # Where to begin looking: after the levels that are too low for all values with the same upper 16 bits.
     here = np.bincount(_ORDER[halfway.view(np.uint32) >> 16], minlength=len(_ORDER))
     first = (np.cumsum(here) - here)[_ORDER].astype(np.int32)
-    _nearest_from(x, made, levels, halfway, first)
+    if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
+        table = np.empty(len(_BFLOAT16), np.uint16)
+        _nearest(_BFLOAT16, table, levels, halfway, first)
+        _share_out(lambda part: _look_up(x[part], made[part], table), len(x))
+    else:
+        _share_out(lambda part: _nearest(x[part], made[part], levels, halfway, first), len(x))
 
 
 def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -319,7 +315,7 @@ def _look_up(x, made, table):
 
 
 @_compile
-def _nearest_from(x, made, levels, halfway, first):
+def _nearest(x, made, levels, halfway, first):
     for i in range(len(x)):
         value = _read(x, i)
         if np.isnan(value):
