@@ -40,7 +40,10 @@ def open_exported(path: Path, threads: int | None = None) -> Exported:
     request = compiled.create_infer_request()
 
     def run(images: Tensor) -> Tensor:
+        # Without AMX, OpenVINO 2026.4.1 computes a pixel that comes alone wrongly, two of them rightly.
+        alone = images.shape[:1] + images.shape[2:] == (1, 1, 1)
+        given = images.repeat(2, 1, 1, 1) if alone else images
         # A copy, because the next run writes to the same memory.
-        return torch.from_numpy(request.infer([images.numpy()])[0].copy())
+        return torch.from_numpy(request.infer([given.numpy()])[0][: len(images)].copy())
 
     return Exported(contract, path.name, f"OpenVINO {package.__version__.split('-')[0]}", run)
