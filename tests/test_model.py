@@ -197,3 +197,39 @@ def test_every_small_network_survives_a_file(tmp_path: Path, calibration: Calibr
         model = MinMax().quantize(Model(network, name), calibration)
         images = torch.rand(1, 3, 11, 13)
         assert torch.equal(load(model.save(tmp_path / f"{name}.safetensors"))(images), model(images)), name
+
+
+def test_weights_lie_in_memory_in_one_way_wherever_they_came_from(calibration: Calibration, tmp_path: Path) -> None:
+    """The order of sums, and so the last bits, depend on it; on which processors, is not for a user to know."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.point = nn.Conv2d(3, 8, 1)
+            self.conv = nn.Conv2d(8, 12, 3, padding=1)
+            self.mix = nn.Linear(12, 12)
+            self.shuffle = nn.PixelShuffle(2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = self.conv(self.point(images)).movedim(1, -1)
+            return self.shuffle(self.mix(features).movedim(-1, 1))
+
+    module, same = Mixed(), Mixed()
+    same.load_state_dict(module.state_dict())
+    for weight in same.parameters():
+        weight.data = weight.data.transpose(0, 1).contiguous().transpose(0, 1) if weight.ndim == 2 else weight.data
+        weight.data = weight.data.movedim(0, -1).contiguous().movedim(-1, 0) if weight.ndim == 4 else weight.data
+    method = MinMax(layers=("*.conv=float", "*.mix=float"), edges="none")
+    models = [Model.wrap(kind, 2) for kind in (module, same)]
+    models += [method.quantize(model, calibration) for model in models]
+    models.append(load(models[-1].save(tmp_path / "m.safetensors"), network=module))
+    float_ways, coded_ways = (
+        [{key: value.stride() for key, value in m.network.state_dict().items()} for m in part]
+        for part in (models[:2], models[2:])
+    )
+    assert float_ways[0] == float_ways[1]
+    assert coded_ways[0] == coded_ways[1] == coded_ways[2]
+    images = torch.rand(1, 3, 9, 11)
+    assert torch.equal(models[0](images), models[1](images))
+    assert torch.equal(models[2](images), models[3](images))
+    assert torch.equal(models[2](images), models[4](images))

@@ -34,9 +34,22 @@ def planes(pixels: NDArray[Any]) -> Tensor:
     return as_tensor(pixels).permute(2, 0, 1)
 
 
+def in_one_layout(tensor: Tensor) -> Tensor:
+    """The same values in the one memory layout that models keep: channels last where there are four axes.
+
+    Sums are added up in an order that depends on the layout, so the same weights in another one give other last bits.
+    Axes of length one have no layout of their own, but operators look at their strides too; a copy settles those.
+    """
+    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+    settled = torch.empty_like(tensor, memory_format=layout)
+    return tensor if tensor.stride() == settled.stride() else settled.copy_(tensor)
+
+
 def channels_last(network: N) -> N:
-    """The network, its convolution weights channels last in memory: several times faster on CPUs."""
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+    """The network, every weight in one layout, in place: convolutions channels last, several times faster on CPUs."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = in_one_layout(tensor.data)
+    return network
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> torch.autocast:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srquant.bridges import in_one_layout
 from srquant.networks.modules import MatMul
 from srquant.quantizers.base import Quantizer
 
@@ -87,10 +88,7 @@ class CodedWeight(nn.Module):
 
     def __init__(self, codes: Tensor, quantizer: Quantizer) -> None:
         super().__init__()
-        codes = codes.detach().to(torch.uint8)
-        # One memory format, whatever the codes came from: convolutions may add up in another order in another one.
-        layout = torch.channels_last if codes.ndim == 4 else torch.contiguous_format
-        self.register_buffer("codes", codes.contiguous(memory_format=layout))
+        self.register_buffer("codes", in_one_layout(codes.detach().to(torch.uint8)))
         self.quantizer = quantizer
 
     @classmethod

@@ -60,10 +60,12 @@ class Model:
     """A network and how it came about.
 
     Calling it turns ``n 3 h w`` RGB images in [0, 1] into ``n 3 scale·h scale·w`` in about [0, 1], not clamped.
-    A model is never changed: every operation returns a new one.
+    A model is never changed: every operation returns a new one. Two models of the same weights give the same bits,
+    however each came about, because a model's weights lie in memory in one way.
 
     Args:
-        network: Float, or with quantized points.
+        network: Float, or with quantized points. The model takes it over: in evaluation mode, nothing left to learn,
+            convolutions channels last (several times faster on CPUs).
         source: Name of the file of float weights.
         record: How it was quantized; None for a float model.
     """
@@ -71,6 +73,9 @@ class Model:
     network: SRNetwork
     source: str
     record: Record | None = None
+
+    def __post_init__(self) -> None:
+        channels_last(self.network.eval().requires_grad_(False))
 
     @classmethod
     def wrap(cls, module: nn.Module, scale: int, value_range: float = 1.0, alignment: int = 1) -> Model:
@@ -86,7 +91,7 @@ class Model:
             ArgumentError: The module does not enlarge an RGB image by the scale.
         """
         network = CustomNetwork(copy_network(module).float(), CustomConfig(scale, value_range, alignment))
-        return cls(_ready(network), type(module).__name__)
+        return cls(network, type(module).__name__)
 
     @property
     def scale(self) -> int:
@@ -107,7 +112,7 @@ class Model:
 
     def to(self, device: torch.device | str) -> Model:
         """The same model on another device."""
-        return Model(_ready(copy_network(self.network).to(device)), self.source, self.record)
+        return Model(copy_network(self.network).to(device), self.source, self.record)
 
     def save(self, path: Path | str) -> Path:
         """Write the model: real low-bit codes if it is quantized, float weights if not.
@@ -177,11 +182,6 @@ def load(path: Path | str, *, value_range: float | None = None, network: nn.Modu
     """
     path = Path(path)
     if not is_model_file(path):
-        return Model(_ready(load_network(path, value_range)), path.name)
+        return Model(load_network(path, value_range), path.name)
     opened, record = read_model(path, network)
-    return Model(_ready(opened), record.source, record)
-
-
-def _ready(network: SRNetwork) -> SRNetwork:
-    """Evaluation mode, nothing to learn, convolutions channels last (several times faster on CPUs)."""
-    return channels_last(network.eval().requires_grad_(False))
+    return Model(opened, record.source, record)
