@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from srquant import finetune as finetuning
 from srquant.api import configure
 from srquant.errors import ArgumentError, FinetuningError
-from srquant.finetune import LearningSettings, Outputs
+from srquant.finetune import LearningSettings, Outputs, Stage
 from srquant.images import Calibration
 from srquant.methods import DOBI, Method, TwoDQuant
 from srquant.methods.plan import make_plan
@@ -440,8 +440,12 @@ def test_the_size_of_the_cache_changes_no_byte(
 def test_a_batch_in_chunks_gives_what_it_gives_at_once(
     swinir: Model, patches: Calibration, learned: TwoDQuant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The gradient of the first step up to rounding. Later Adam makes a step of a bound whose gradient is all but zero,
+    in whichever direction it was rounded.
+    """
     sizes: list[int] = []
-    run = finetuning._Run._run
+    run, gradients = finetuning._Run._run, finetuning._Run._gradients
+    first: list[Tensor] = []
 
     def one_by_one(self: finetuning._Run, network: nn.Module, images: Tensor) -> Outputs:
         """Sums over a larger batch round otherwise, and a code that tips for it would hide what chunks do."""
@@ -450,19 +454,29 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
         features = {name: torch.cat([row.features[name] for row in found]) for name in found[0].features}
         return Outputs(torch.cat([row.images for row in found]), features)
 
+    def kept(self: finetuning._Run, stage: Stage, indices: list[int]) -> dict[str, float]:
+        parts = gradients(self, stage, indices)
+        if self.step == 0:
+            first.append(torch.cat([p.grad.flatten() for p in self.mover.active(stage) if p.grad is not None]))
+        return parts
+
     monkeypatch.setattr(finetuning._Run, "_run", one_by_one)
+    monkeypatch.setattr(finetuning._Run, "_gradients", kept)
     whole = learned.quantize(swinir, patches)
     sizes.clear()
     cut = replace(learned, finetuning=replace(FEW, batch=4, chunk=3, cache=None)).quantize(swinir, patches)
     assert sizes == [3, 3, 1, 1] * 6, "teacher and student, three patches and the fourth"
+    at_once, in_chunks = first
+    assert float(at_once.abs().max()) > 0
+    assert float((at_once - in_chunks).norm()) < 1e-5 * float(at_once.norm())
     found, expected = bounds_of(cut), bounds_of(whole)
     differences = [abs(a - b) for name in found for a, b in zip(found[name], expected[name], strict=True)]
-    assert max(differences) < 1e-5
-    assert np.mean(differences) < 1e-7
+    assert max(differences) < 0.1 * FEW.rate, "a tenth of one step, after six"
     assert whole.record is not None
     assert cut.record is not None
     for ours, theirs in zip(cut.record.curve, whole.record.curve, strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
+        tolerance = 1e-2 * sum(theirs["losses"].values())
+        assert ours["losses"] == pytest.approx(theirs["losses"], abs=tolerance)
 
 
 def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
