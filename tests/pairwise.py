@@ -62,11 +62,12 @@ def every_pair(**parameters: Collection[object]) -> pytest.MarkDecorator:
     """
     values = [list(choices) for choices in parameters.values()]
     cover = set(pairwise_cover(*map(len, values)))
-    cases = [
-        pytest.param(
-            *(choices[place] for choices, place in zip(values, places, strict=True)),
-            marks=() if places in cover else pytest.mark.exhaustive,
+    cases = []
+    for places in product(*(range(len(choices)) for choices in values)):
+        case = [choices[place] for choices, place in zip(values, places, strict=True)]
+        named = zip(parameters, places, case, strict=True)
+        title = "-".join(
+            str(value) if isinstance(value, str | int | float) else f"{name}{place}" for name, place, value in named
         )
-        for places in product(*(range(len(choices)) for choices in values))
-    ]
+        cases.append(pytest.param(*case, marks=() if places in cover else pytest.mark.exhaustive, id=title))
     return pytest.mark.parametrize(list(parameters), cases)

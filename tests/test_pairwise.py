@@ -21,6 +21,7 @@ def test_every_pair_is_covered_by_few_cases(sizes: tuple[int, ...]) -> None:
 
 def test_the_whole_product_is_there_and_what_is_not_covered_is_marked() -> None:
     cases = every_pair(a="xyz", b=(1, 2), c=(True, False)).args[1]
+    assert [case.id for case in cases[:3]] == ["x-1-True", "x-1-False", "x-2-True"]
     assert [case.values for case in cases] == list(product("xyz", (1, 2), (True, False)))
     stay = [case.values for case in cases if not case.marks]
     assert len(stay) == len(pairwise_cover(3, 2, 2)) < len(cases)
