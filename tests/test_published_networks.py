@@ -29,6 +29,7 @@ def test_the_order_of_the_methods(name: str, shared: Path) -> None:
     assert float_scores.psnr - psnr("plq", 8) < 0.3
 
 
+@pytest.mark.exhaustive
 def test_learning_pays(shared: Path) -> None:
     """PLQ < OAPTQ < our recipe at W4A4, after a few steps on a few patches."""
     model = load(shared / "models/edsr_b8_x2.safetensors")

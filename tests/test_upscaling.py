@@ -94,7 +94,7 @@ def test_pictures_of_a_folder_are_read_and_written_while_others_are_enlarged(tmp
         running += 1
         most = max(most, running)
         if images.shape[-2] == 22:  # the third waits until the first or the second is being written
-            assert writing.wait(10)
+            assert writing.wait(60)
         time.sleep(0.01)
         running -= 1
         return nearest(images)

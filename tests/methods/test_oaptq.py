@@ -341,6 +341,7 @@ def test_half_precision_is_close(tiny: Model, patches: Calibration) -> None:
     assert float((single - half).abs().mean()) < 0.5 * float((single - tiny(images)).abs().mean())
 
 
+@pytest.mark.exhaustive  # the loop is the one that 2DQuant learns by
 def test_two_processes_give_the_result_of_one(run, tmp_path: Path) -> None:
     for number in range(3):
         write_png(tmp_path / f"low/{number}.png", 30, 32, number)

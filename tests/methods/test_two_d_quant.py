@@ -157,8 +157,14 @@ def test_compression_is_what_2dquant_prints(low_images: Path, tmp_path: Path, ru
 # DOBI -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("released", [False, True])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "released"),
+    [
+        pytest.param(bits, released, marks=() if released == (bits in (3, 8)) else pytest.mark.exhaustive)
+        for bits in (2, 3, 4, 8)
+        for released in (False, True)
+    ],
+)
 def test_every_quantizer_has_the_candidate_of_the_papers_loop(
     swinir: Model, patches: Calibration, bits: int, released: bool
 ) -> None:
