@@ -87,13 +87,14 @@ def test_pictures_of_a_folder_are_read_and_written_while_others_are_enlarged(tmp
     """The network runs on one at a time, and whatever takes longest, each picture becomes itself."""
     for number in range(6):
         write_png(tmp_path / "in" / f"{number}.png", 20 + number, 20, number)
-    running, most, writing = 0, 0, threading.Event()
+    calls, running, most, writing = 0, 0, 0, threading.Event()
 
     def slow(images: torch.Tensor) -> torch.Tensor:
-        nonlocal running, most
+        nonlocal calls, running, most
+        calls += 1
         running += 1
         most = max(most, running)
-        if images.shape[-2] == 22:  # the third waits until the first or the second is being written
+        if calls == 3:  # waits until one of the first two to be enlarged, whichever they are, is written
             assert writing.wait(60)
         time.sleep(0.01)
         running -= 1
