@@ -1,16 +1,38 @@
-# make demo | test | check | format | clean. Each sets up what it needs by itself, in .venv.
+# make demo | test | test-all | test-rest | test-avx2 | check | format | clean. Each sets up what it needs by itself, in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Tests whose results hang on the processor's arithmetic.
+NUMERIC := tests/laws tests/methods tests/ranges tests/engines tests/networks tests/test_functional.py \
+	tests/test_kernels.py tests/test_model.py tests/test_packing.py tests/test_processor.py tests/test_surgery.py
+# PyTorch, oneDNN, MKL and Numba as on a processor without AVX-512. Numba adds the features of the real processor to
+# those of the named one unless it is given some; none is enough.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
+
+.PHONY: demo test test-all test-rest test-avx2 check format clean
 
 demo: $(VENV)/.core
 	$(BIN)/srquant demo --output demo-output
 
+# All laws, and of large products of parameters every pair of values.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST) -m "not exhaustive"
+
+# The whole products too.
+test-all: $(VENV)/.dev
+	$(PYTEST)
+
+# What test leaves out.
+test-rest: $(VENV)/.dev
+	$(PYTEST) -m exhaustive
+
+# The numeric tests as on an older x86-64 processor.
+test-avx2: $(VENV)/.dev
+	$(AVX2) $(PYTEST) -m "not exhaustive" $(NUMERIC)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

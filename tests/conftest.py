@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +116,20 @@ def low_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def calibration(low_images: Path) -> Calibration:
     return Calibration.from_low_resolution(low_images, count=6, size=24)
+
+
+def run_in_two_processes(*words: object) -> str:
+    """Run a command as ``torchrun`` does, with a thread each, at a port that is free; gives standard output."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "srquant.cli", *map(str, words)],
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from srquant import compiled, finetune, functional
+from tests.pairwise import every_pair
 
 pytest.importorskip("numba")
 
@@ -45,10 +46,7 @@ def test_large_tensors_take_the_compiled_way():
     assert compiled.compiled(torch.zeros(3)) is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("worth_a_table", [1, 1 << 30])
+@every_pair(worth_a_table=[1, 1 << 30], threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, knots = GRIDS[grid]
     monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)
@@ -73,10 +71,7 @@ def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lo
     assert torch.equal(fast, plain)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("worth_a_table", [1, 1 << 30])
+@every_pair(worth_a_table=[1, 1 << 30], threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
 def test_gradients_agree(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, numbers = GRIDS[grid]
     monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)

@@ -6,21 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from srquant import Calibration, Model, configure, evaluate, load, quantize
+from srquant import Calibration, configure, evaluate, load, quantize
 
 
-@pytest.fixture(scope="module", params=["edsr_b8_x2", "edsr_b16_x4", "srresnet_b8_x4"])
-def opened(request: pytest.FixtureRequest) -> tuple[Model, Calibration, Path]:
-    shared = request.getfixturevalue("shared")
-    model = load(shared / f"models/{request.param}.safetensors")
-    patches = Calibration.from_photographs(shared / "data/natural", model.scale, count=16)
-    return model, patches, shared / f"data/Set5/x{model.scale}"
-
-
-@pytest.mark.slow
-def test_the_order_of_the_methods(opened: tuple[Model, Calibration, Path]) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["edsr_b16_x4", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("edsr_b8_x2", "srresnet_b8_x4"))],
+)
+def test_the_order_of_the_methods(name: str, shared: Path) -> None:
     """Float > PLQ > MinMax > Percentile at W4A4, and 8 bits lose less than 0.3 dB."""
-    model, patches, data = opened
+    model = load(shared / f"models/{name}.safetensors")
+    patches = Calibration.from_photographs(shared / "data/natural", model.scale, count=16)
+    data = shared / f"data/Set5/x{model.scale}"
 
     def psnr(method: str, bits: int) -> float:
         (scores,) = evaluate(quantize(model, patches, configure(method, bits)), data)
@@ -32,7 +29,7 @@ def test_the_order_of_the_methods(opened: tuple[Model, Calibration, Path]) -> No
     assert float_scores.psnr - psnr("plq", 8) < 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_learning_pays(shared: Path) -> None:
     """PLQ < OAPTQ < our recipe at W4A4, after a few steps on a few patches."""
     model = load(shared / "models/edsr_b8_x2.safetensors")

@@ -43,7 +43,7 @@ def test_scores_are_those_of_the_card(path: Path, shared: Path) -> None:
     assert f"{score.psnr:.2f}" == values[names.index("Set5")]
 
 
-@pytest.mark.parametrize("method", ["dobi", "2dquant"])
+@pytest.mark.parametrize("method", ["dobi", pytest.param("2dquant", marks=pytest.mark.exhaustive)])
 def test_a_real_transformer_keeps_its_pictures_at_four_bits(method: str, shared: Path) -> None:
     path = next(path for path in ZOO if load(path).network.name == "swinir")
     model = load(path)

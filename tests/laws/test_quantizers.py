@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.pairwise import every_pair
 from torch import Tensor
 
 from srquant.errors import ArgumentError
@@ -83,9 +84,7 @@ def test_every_quantizer_is_tested() -> None:
     assert {kind.split("/")[0] for kind in KINDS} == set(all_quantizers())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", KINDS)
+@every_pair(kind=KINDS, bits=range(2, 9), shape=SHAPES)
 def test_laws(kind: str, bits: int, shape: str) -> None:
     x = SHAPES[shape](400)
     quantizer = make(kind, bits, x)
@@ -132,9 +131,7 @@ def test_gradients_reach_every_bound_and_are_finite(kind: str, shape: str) -> No
             assert bool(bound.grad.abs().sum() > 0), name
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", KINDS)
+@every_pair(kind=KINDS, bits=range(2, 9), shape=SHAPES)
 def test_terms_add_up_to_the_values(kind: str, bits: int, shape: str) -> None:
     x = SHAPES[shape](400)
     quantizer = make(kind, bits, x)
@@ -147,9 +144,7 @@ def test_terms_add_up_to_the_values(kind: str, bits: int, shape: str) -> None:
     assert bool(((total - quantizer.decode(codes)).abs() <= 1e-6 * reach + 1e-29).all())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", WHOLE)
+@every_pair(kind=WHOLE, bits=range(2, 9), shape=SHAPES)
 def test_int8_grids_are_exactly_integers_of_eight_bits(kind: str, bits: int, shape: str) -> None:
     x = SHAPES[shape](400)
     quantizer = make(kind, bits, x)

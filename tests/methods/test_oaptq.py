@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import small_networks, write_png
+from tests.conftest import run_in_two_processes, small_networks, write_png
 from torch import Tensor
 
 from srquant import finetune as finetuning
@@ -344,26 +341,17 @@ def test_half_precision_is_close(tiny: Model, patches: Calibration) -> None:
     assert float((single - half).abs().mean()) < 0.5 * float((single - tiny(images)).abs().mean())
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+@pytest.mark.exhaustive  # the loop is the one that 2DQuant learns by
+def test_two_processes_give_the_result_of_one(run, tmp_path: Path) -> None:
     for number in range(3):
         write_png(tmp_path / f"low/{number}.png", 30, 32, number)
     torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
-    command = ["-m", "srquant.cli", "quantize", str(tmp_path / "edsr.pth"), "--method", "oaptq", "--patches", "5"]
-    command += ["--calibration", str(tmp_path / "low"), "--set", "finetuning.epochs=3", "--bits", "8"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    for name, launcher in (
-        ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29618"]),
-    ):
-        result = subprocess.run(
-            [*launcher, *command, "-o", str(tmp_path / f"{name}.safetensors")],
-            check=True,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert result.stdout.count("calibrating on") == 1
+    words = ["quantize", tmp_path / "edsr.pth", "--method", "oaptq", "--patches", 5]
+    words += ["--calibration", tmp_path / "low", "--set", "finetuning.epochs=3", "--bits", 8]
+    _, text, _ = run(*words, "-o", tmp_path / "one.safetensors")
+    assert text.count("calibrating on") == 1
+    text = run_in_two_processes(*words, "-o", tmp_path / "two.safetensors")
+    assert text.count("calibrating on") == 1
     one, two = (bounds_of(load(tmp_path / f"{name}.safetensors")) for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-6)

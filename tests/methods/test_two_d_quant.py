@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.conftest import small_networks
+from tests.conftest import run_in_two_processes, small_networks
+from tests.pairwise import every_pair
 from tests.ranges.test_ranges import dobi_slowly
 from torch import Tensor, nn
 
@@ -159,8 +157,14 @@ def test_compression_is_what_2dquant_prints(low_images: Path, tmp_path: Path, ru
 # DOBI -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("released", [False, True])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "released"),
+    [
+        pytest.param(bits, released, marks=() if released == (bits in (3, 8)) else pytest.mark.exhaustive)
+        for bits in (2, 3, 4, 8)
+        for released in (False, True)
+    ],
+)
 def test_every_quantizer_has_the_candidate_of_the_papers_loop(
     swinir: Model, patches: Calibration, bits: int, released: bool
 ) -> None:
@@ -230,12 +234,15 @@ def test_only_the_papers_patches_are_looked_at(swinir: Model, low_images: Path) 
 # Distinct values ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
-@pytest.mark.parametrize(("network", "scope"), [("swinir", "transformer"), ("swinir", "all"), ("edsr", "auto")])
-@pytest.mark.parametrize("method", [DOBI(), TwoDQuant(finetuning=FEW)])
+@every_pair(
+    method=[DOBI(), TwoDQuant(finetuning=FEW)],
+    where=["swinir transformer", "swinir all", "edsr auto"],
+    bits=[2, 3, 4, 6, 8],
+)
 def test_a_finished_quantizer_emits_at_most_two_to_the_bits_values(
-    method: Method, scope: str, network: str, bits: int, patches: Calibration
+    method: Method, where: str, bits: int, patches: Calibration
 ) -> None:
+    network, scope = where.split()
     model = replace(method, bits=bits, scope=scope, edges="none").quantize(
         Model(small_networks()[network], network), patches
     )
@@ -517,20 +524,13 @@ def test_bad_settings(fields: dict[str, int]) -> None:
         LearningSettings(**fields)
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_result_of_one(low_images: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(run, low_images: Path, tmp_path: Path) -> None:
     torch.save(small_networks()["swinir"].state_dict(), tmp_path / "swinir.pth")
-    command = ["-m", "srquant.cli", "quantize", str(tmp_path / "swinir.pth"), "--method", "2dquant", "--bits", "4"]
-    command += ["--calibration", str(low_images), "--patches", "5", "--patch-size", "24"]
-    command += ["--set", "finetuning.steps=5", "--set", "finetuning.batch=4"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    for name, launcher in (
-        ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29621"]),
-    ):
-        output = str(tmp_path / f"{name}.safetensors")
-        words = [*launcher, *command, "-o", output]
-        subprocess.run(words, check=True, env=environment, capture_output=True, text=True)
+    words = ["quantize", tmp_path / "swinir.pth", "--method", "2dquant", "--bits", 4]
+    words += ["--calibration", low_images, "--patches", 5, "--patch-size", 24]
+    words += ["--set", "finetuning.steps=5", "--set", "finetuning.batch=4"]
+    run(*words, "-o", tmp_path / "one.safetensors")
+    run_in_two_processes(*words, "-o", tmp_path / "two.safetensors")
     one, two = (bounds_of(load(tmp_path / f"{name}.safetensors")) for name in ("one", "two"))
     differences = [abs(a - b) for name in one for a, b in zip(one[name], two[name], strict=True)]
     # Where a gradient is almost zero, its sign hangs on the order of sums, and Adam's first steps take the sign.

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import write_png
+from tests.conftest import run_in_two_processes, write_png
 
 from srquant.errors import ArgumentError, ImageError, TrainingError
 from srquant.metrics import psnr
@@ -185,9 +182,8 @@ def test_the_batch_must_be_shared_equally(photos: Path, tmp_path: Path, monkeypa
         run(photos, tmp_path / "s")
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_result_of_one(photos: Path, tmp_path: Path) -> None:
-    command = ["-m", "srquant.cli", "train", "EDSR", "--data", str(photos), "--scale", "2", "--steps", "6"]
+def test_two_processes_give_the_result_of_one(run, photos: Path, tmp_path: Path) -> None:
+    words = ["train", "EDSR", "--data", photos, "--scale", 2, "--steps", 6]
     for pair in (
         "network.channels=8",
         "network.blocks=1",
@@ -200,18 +196,9 @@ def test_two_processes_give_the_result_of_one(photos: Path, tmp_path: Path) -> N
         "training.learning_rate=0.001",
         "training.warmup=2",
     ):
-        command += ["--set", pair]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    for name, launcher in (
-        ("one", [sys.executable]),
-        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]),
-    ):
-        subprocess.run(
-            [*launcher, *command, "-o", str(tmp_path / f"{name}.safetensors")],
-            check=True,
-            env=environment,
-            capture_output=True,
-        )
+        words += ["--set", pair]
+    run(*words, "-o", tmp_path / "one.safetensors")
+    run_in_two_processes(*words, "-o", tmp_path / "two.safetensors")
     from safetensors.torch import load_file
 
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
