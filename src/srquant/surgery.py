@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +24,7 @@ from srquant.layers import QuantLayer
 from srquant.networks.base import SRNetwork
 from srquant.networks.modules import MatMul
 from srquant.networks.probing import Origins, hooks
+from srquant.settings import Checked
 
 N = TypeVar("N", bound=nn.Module)
 Kind = Literal["conv", "linear", "matmul"]
@@ -82,7 +84,7 @@ def survey(network: SRNetwork) -> Survey:
     def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         made[name] = tuple(origins.of(operand) for operand in operands)
 
-    chosen = [name for name, module in modules.items() if type(module) in _KINDS]
+    chosen = [name for name, module in modules.items() if is_point(module)]
     before, after = ({name: partial(call, name) for name in chosen} for call in (look, count))
     with hooks(network, before, after), torch.no_grad(), FlopCounterMode(display=False) as counter, origins:
         network(probe)
@@ -91,6 +93,11 @@ def survey(network: SRNetwork) -> Survey:
         for name, work in order.items()
     )
     return Survey(tuple(points), counter.get_total_flops() / 2 / _PROBE**2)
+
+
+def is_point(module: nn.Module) -> bool:
+    """Whether a module is a multiplication that can be quantized; subclasses may compute something else."""
+    return type(module) in _KINDS
 
 
 def _weights(module: nn.Module) -> int:
@@ -212,12 +219,12 @@ def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Checked):
     """A batch normalisation that went into the convolution before it."""
 
     convolution: str
     norm: str
-    channels: int
+    channels: Annotated[int, Field(ge=1)]
     biased: bool
     """Whether the convolution had a bias before."""
 

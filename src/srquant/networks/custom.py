@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError, NetworkError
-from srquant.networks.base import State
+from srquant.networks.base import Alignment, Scale, State, ValueRange
 from srquant.networks.probing import UndescribedNetwork
+from srquant.settings import Checked
 
 
 @dataclass(frozen=True)
-class CustomConfig:
+class CustomConfig(Checked):
     """What a user says of the module."""
 
-    scale: int
-    value_range: float = 1.0
-    alignment: int = 1
+    scale: Scale
+    value_range: ValueRange = 1.0
+    alignment: Alignment = 1
 
 
 class CustomNetwork(UndescribedNetwork):

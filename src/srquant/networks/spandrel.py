@@ -15,12 +15,13 @@ from srquant.errors import MissingExtraError, NetworkError
 from srquant.networks.base import State
 from srquant.networks.modules import pad_to_size
 from srquant.networks.probing import UndescribedNetwork
+from srquant.settings import Checked
 
 _PREFIX = "network."
 
 
 @dataclass(frozen=True)
-class SpandrelConfig:
+class SpandrelConfig(Checked):
     """What spandrel deduced."""
 
     architecture: str
