@@ -259,9 +259,24 @@ def _rebuild(
         point = built.get_submodule(name)
         if not is_point(point) or hasattr(point, "weight") != isinstance(right[name], CodedWeight):
             raise ValueError(f"{name} is no multiplication of the operands that the index gives it")
+        for operand in (quantizer, right[name]):
+            if isinstance(operand, Quantizer):
+                _check_shapes(name, cast(Multiplication, point), operand)
         layer = QuantLayer(product_of(cast(Multiplication, point)), quantizer, right[name], floats.get(f"{name}.bias"))
         replace(built, name, layer)
     return built.requires_grad_(False).eval()
+
+
+def _check_shapes(name: str, point: Multiplication, quantizer: Quantizer) -> None:
+    """Bounds of an activation are numbers, centres one for each channel."""
+    centres = dict(quantizer.named_parameters()).get("shift")
+    shape: tuple[int, ...] = (1,)
+    if isinstance(point, nn.Conv2d):
+        shape = (point.in_channels, 1, 1)
+    elif isinstance(point, nn.Linear):
+        shape = (point.in_features,)
+    if quantizer.knots().ndim != 1 or (centres is not None and tuple(centres.shape) != shape):
+        raise ValueError(f"the bounds of {name} do not have the shape of its operand")
 
 
 def _unpack_index(data: Tensor) -> _Index:

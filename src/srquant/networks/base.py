@@ -167,7 +167,8 @@ def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     """Compare the keys and shapes a network has with those of given weights.
 
     Raises:
-        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape.
+        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape. Whole numbers
+            are given where a network has fractions.
     """
     shapes = [
         f"{key} is {list(given[key].shape)}, expected {list(own[key].shape)}"
@@ -182,6 +183,24 @@ def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     found = [problem for problem in problems if problem]
     if found:
         raise NetworkError(f"the weights look like {name} but do not fit: " + "; ".join(found))
+    check_kinds(name, own, given)
+
+
+def check_kinds(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse whole numbers where a network has fractions: codes of another quantizer mean nothing without its scales.
+
+    Raises:
+        NetworkError: There are some; the message lists them.
+    """
+    whole = [
+        f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
+        for key in own
+        if key in given and own[key].is_floating_point() and not given[key].is_floating_point()
+    ]
+    if whole:
+        raise NetworkError(
+            f"the weights look like {name} but are whole numbers: {_listing('', whole)[2:]}; give the float weights"
+        )
 
 
 def _listing(title: str, items: list[str], shown: int = 5) -> str:
