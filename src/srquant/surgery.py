@@ -55,18 +55,27 @@ class Point:
 
 @dataclass(frozen=True)
 class Survey:
-    """All points of a network in the order in which they run, and its multiply-adds per LR pixel, points or not."""
+    """All points of a network in the order in which they run, and its multiply-adds per LR pixel, points or not.
+
+    ``empty`` names multiplications with an operand or a weight that has no elements, as very narrow networks have them:
+    they multiply nothing and are no points.
+    """
 
     points: tuple[Point, ...]
     multiply_adds: float
+    empty: tuple[str, ...] = ()
 
 
 def survey(network: SRNetwork) -> Survey:
     """Find the points by running the network once on a small black image.
 
     Modules that never run, and subclasses that may compute something else, are no points.
+
+    Raises:
+        NetworkError: The network cannot run, or multiplies nothing.
     """
     order: dict[str, float] = {}
+    empty: dict[str, None] = {}
     made: dict[str, tuple[str, ...]] = {}
     origins = Origins()
     edges = network.edges
@@ -81,8 +90,13 @@ def survey(network: SRNetwork) -> Survey:
             work = output.numel() * inputs[0].shape[-1]
         order[name] = order.get(name, 0.0) + work / _PROBE**2
 
-    def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
+    def look(name: str, module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         made[name] = tuple(origins.of(operand) for operand in operands)
+        sizes = [operand.numel() for operand in operands]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            sizes.append(module.weight.numel())
+        if not all(sizes):
+            empty[name] = None
 
     chosen = [name for name, module in modules.items() if is_point(module)]
     before, after = ({name: partial(call, name) for name in chosen} for call in (look, count))
@@ -91,8 +105,12 @@ def survey(network: SRNetwork) -> Survey:
     points = (
         Point(name, _KINDS[type(modules[name])], edges.role(name), work, _weights(modules[name]), made[name])
         for name, work in order.items()
+        if name not in empty
     )
-    return Survey(tuple(points), counter.get_total_flops() / 2 / _PROBE**2)
+    total = counter.get_total_flops() / 2 / _PROBE**2
+    if not total:
+        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {_PROBE}x{_PROBE}")
+    return Survey(tuple(points), total, tuple(empty))
 
 
 def is_point(module: nn.Module) -> bool:
@@ -125,11 +143,16 @@ def observe(
         outputs: Called with the point's name and what it gave.
 
     Raises:
-        NetworkError: A value is NaN or infinite; the point is named.
+        NetworkError: A value is NaN or infinite, or an operand has no elements; the point is named.
     """
 
     def show(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         for place, operand in enumerate(operands):
+            if not operand.numel():
+                raise NetworkError(
+                    f"an operand of {name} has no elements on images of this size, though it has some at "
+                    f"{_PROBE}x{_PROBE}; leave it float: layers={name}=float"
+                )
             observer(name, place, operand)
 
     def gave(name: str, _module: nn.Module, _operands: object, output: Tensor) -> None:

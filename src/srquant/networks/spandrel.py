@@ -75,6 +75,12 @@ class SpandrelNetwork(UndescribedNetwork):
             )
         network = cls(descriptor).eval()
         check_kinds(config.architecture, network.network.state_dict(), state)
+        try:
+            with torch.no_grad():
+                network(torch.zeros(1, 3, network.alignment, network.alignment))
+        except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise NetworkError(f"this {config.architecture} cannot run on an image: {reason}") from error
         return network
 
 
