@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -84,13 +85,13 @@ def edited(random: Random, content: Any, within: tuple[str, ...] | None = None) 
             case "remove":
                 del place[last]
             case "add" if isinstance(place, dict):
-                place["surplus"] = random.choice(ODD)
+                place["surplus"] = deepcopy(random.choice(ODD))
             case "rename" if isinstance(place, dict):
                 place[f"{last}x"] = place.pop(last)
             case "nudge" if isinstance(place[last], int | float):
                 place[last] += random.choice((1, -1))
             case _:
-                place[last] = random.choice(ODD)
+                place[last] = deepcopy(random.choice(ODD))
     return content
 
 

@@ -113,7 +113,7 @@ class Lab:
             assert _contents(self.inputs) == self._kept, "an input was changed"
         finally:
             self._restore()
-        for path in sorted(path for path in self.work.rglob("*") if path.is_file() and path.parent != self.work / "in"):
+        for path in sorted(_contents(self.work).keys() - own.keys()):
             require_whole(path)
         return code
 
