@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,127 @@ def test_opening_a_model_imports_no_method_and_no_engine(saved: Path) -> None:
 def test_a_newer_format_is_refused(saved: Path) -> None:
     rewrite(saved, lambda header, _: header.update(format=2))
     with pytest.raises(ModelFileError, match="has format 2; this version of srquant reads up to 1: update srquant"):
+        load(saved)
+
+
+def put(path: str, value: object):
+    """A change of a header: put a value at a dotted path."""
+
+    def change(header: dict, _tensors: object) -> None:
+        *parents, last = path.split(".")
+        for parent in parents:
+            header = header[parent]
+        header[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", "1", "format='1' is not a whole number"),
+        ("format", None, "format=None is not a whole number"),
+        ("format", 0, "format=0 is not at least 1"),
+        ("format", 1.5, "format=1.5 is not a whole number"),
+        ("network", ["edsr"], "network=.* is not a text"),
+        ("config", [], "config=.* has no fields"),
+        ("config.blocks", 10**12, "config.blocks=1000000000000 is outside"),
+        ("config.blocks", 10**400, "config.blocks=.* is "),
+        ("config.blocks", 4000, "larger network than the weights do"),
+        ("config.blocks", 3, "missing keys: body.2"),
+        ("config.blocks", -1, "config.blocks=-1 is outside"),
+        ("config.channels", 60_000, "channels=60,000 is more than the weights given"),
+        ("config.scale", 5, "scale=5 has no sub-pixel upsampler"),
+        ("config.residual_scale", "1", "config.residual_scale='1' is not a number"),
+        ("config.value_range", float("nan"), "config.value_range=nan is not a finite number"),
+        ("config.block", 2, "did you mean 'config.blocks'"),
+        ("record", None, "record=None has no fields"),
+        ("record.multiply_adds", None, "record.multiply_adds=None is not a number"),
+        ("record.multiply_adds", 0, "record.multiply_adds=0 is not above 0"),
+        ("record.share", "all", "record.share='all' is not a number"),
+        ("record.share", 2, r"record.share=2 is outside"),
+        ("record.kept", [{"name": "x"}], r"record.kept.0.reason is missing"),
+        ("record.folds", [{"convolution": "head.0", "norm": "x", "channels": 10**12, "biased": True}], "channels of x"),
+        ("record.curve", [{"number": 1}], "curve.stage is missing"),
+        ("record.curve", [3], r"record.curve.0=3 has no fields"),
+        ("record.settings", 3, "record.settings=3 has no fields"),
+        ("record.versions", {"torch": 2}, "record.versions.torch=2 is not a text"),
+        ("record.metod", "x", "did you mean 'record.method'"),
+        ("extra", 1, "unknown field 'extra'"),
+    ],
+)
+def test_headers_that_make_no_sense(saved: Path, path: str, value: object, message: str) -> None:
+    rewrite(saved, put(path, value))
+    with pytest.raises(ModelFileError, match=rf"m\.safetensors .*{message}") as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["format", "network", "config", "record"])
+def test_headers_that_lack_something(saved: Path, name: str) -> None:
+    rewrite(saved, lambda header, _: header.pop(name))
+    with pytest.raises(ModelFileError, match=rf"m\.safetensors is damaged: in its header, {name} is missing"):
+        load(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", "[" * 10_000, '{"format": 1' + "0" * 5000 + "}"])
+def test_headers_that_are_no_headers(saved: Path, text: str) -> None:
+    save_file(load_file(saved), saved, {HEADER: text})
+    with pytest.raises(ModelFileError, match=r"m\.safetensors") as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def change_index(change) -> object:
+    """A change of the index."""
+
+    def apply(_header: object, tensors: dict[str, torch.Tensor]) -> None:
+        index = json.loads(zlib.decompress(tensors["index"].numpy().tobytes()))
+        change(index)
+        packed = zlib.compress(json.dumps(index).encode())
+        tensors["index"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i: i.pop("points"), "index.points is missing"),
+        (lambda i: i["tensors"][0].pop(), r"index.tensors.0.2 is missing"),
+        (lambda i: i["tensors"][0].__setitem__(2, [10**13]), "is outside"),
+        (lambda i: i["tensors"][0].__setitem__(2, [10**11]), "a tensor is shorter than the index says"),
+        (lambda i: i["tensors"][0].__setitem__(2, [-1]), "=-1 is outside"),
+        (lambda i: i["tensors"][0].__setitem__(2, [0, 10**11]), "does not fit"),
+        (lambda i: i["tensors"][0].__setitem__(1, "complex64"), "is not one of float32, int64, bool"),
+        (lambda i: i["points"][0].__setitem__("shape", [10**6] * 3), "shorter than the index says"),
+        (lambda i: i["points"][0].__setitem__("shape", [-8, -3, 3, 3]), "=-8 is outside"),
+        (lambda i: i["points"][0].__setitem__("name", "body"), "does not fit its network|is no multiplication"),
+        (lambda i: i["points"][0].__setitem__("left", ["uniform"]), "is missing"),
+        (lambda i: i["points"][0]["left"].__setitem__(0, "unform"), "did you mean 'uniform'"),
+        (lambda i: i["points"][0]["left"].__setitem__(1, {"bits": 99}), "bits=99 is outside"),
+        (lambda i: i["points"][0]["left"].__setitem__(1, {"bits": "4"}), "damaged"),
+        (lambda i: i["points"][0]["left"].__setitem__(2, {"lower": [2], "upper": [], "breakpoint": []}), "damaged"),
+        (lambda i: i["points"][0].pop("weight"), "no right operand"),
+    ],
+)
+def test_indices_that_make_no_sense(saved: Path, change, message: str) -> None:
+    rewrite(saved, change_index(change))
+    with pytest.raises(ModelFileError, match=rf"m\.safetensors .*({message})") as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(saved: Path, value: float) -> None:
+    rewrite(saved, lambda _, tensors: tensors["float32"].__setitem__(-1, value))
+    with pytest.raises(ModelFileError, match="weights or bounds are NaN or infinite"):
+        load(saved)
+
+
+def test_blobs_of_another_type(saved: Path) -> None:
+    rewrite(saved, lambda _, tensors: tensors.update(float32=tensors["float32"].to(torch.complex64)))
+    with pytest.raises(ModelFileError, match=r"a row of torch\.float32 was wanted"):
         load(saved)
 
 

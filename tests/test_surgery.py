@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
+from srquant.api import configure
 from srquant.errors import ImageError, NetworkError
+from srquant.images import Calibration
 from srquant.layers import CodedWeight, LearnableWeight, QuantLayer, finished, product_of
 from srquant.model import Model
 from srquant.networks.modules import MatMul
@@ -171,3 +174,71 @@ def test_broken_networks_are_named() -> None:
     patches = Patches((), (), 2, 16, 0, 1, 16)
     with pytest.raises(NetworkError, match=r"input of body\.0\.body\.2 becomes NaN or infinite"):
         MinMax().quantize(Model(network, "x"), patches)
+
+
+class Narrow(nn.Module):
+    """Two linear maps meet in no channel at all, as in attention that is cut too thin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch, on weights without elements
+            self.thin, self.wide = nn.Linear(12, 0), nn.Linear(0, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        y = y + self.wide(self.thin(y.movedim(1, -1))).movedim(-1, 1)
+        return nn.functional.pixel_shuffle(y, 2)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "plq", "dobi", "srquant"])
+def test_what_multiplies_nothing_stays_float(method: str, calibration: Calibration) -> None:
+    model = Model.wrap(Narrow(), scale=2)
+    found = survey(model.network)
+    assert [point.name for point in found.points] == ["network.conv"]
+    assert set(found.empty) == {"network.thin", "network.wide"}
+    settings = ["finetuning.epochs=1"] if method == "srquant" else []
+    record = configure(method, settings=[*settings, "edges=none"]).quantize(model, calibration).record
+    assert record is not None
+    assert {(kept.name, kept.reason) for kept in record.kept} == {
+        ("network.thin", "an operand has no elements"),
+        ("network.wide", "an operand has no elements"),
+    }
+    assert record.share == 1
+
+
+class Gain(nn.Module):
+    """Enlarges without multiplying a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain * x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def test_a_network_that_multiplies_nothing(calibration: Calibration) -> None:
+    with pytest.raises(NetworkError, match="not one multiplication ran on an image of 48x48"):
+        configure("minmax").quantize(Model.wrap(Gain(), scale=2), calibration)
+
+
+class Fading(Narrow):
+    """An operand is there on large images only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        tokens = y[..., 24:].flatten(2).mT
+        return nn.functional.pixel_shuffle(y + 0 * self.mix(tokens).sum(), 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(12, 12)
+
+
+def test_an_operand_that_is_empty_on_some_sizes(calibration: Calibration) -> None:
+    with pytest.raises(NetworkError, match=r"an operand of network\.mix has no elements .* layers=network\.mix=float"):
+        configure("minmax").quantize(Model.wrap(Fading(), scale=2), calibration)
+    quantized = configure("minmax", layers=["network.mix=float"]).quantize(Model.wrap(Fading(), scale=2), calibration)
+    assert [layer.name for layer in quantized.layers()] == ["network.conv"]

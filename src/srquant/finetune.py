@@ -13,23 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.bridges import autocast, modules_of, vector_norm
 from srquant.compiled import compiled, flat_array, memory_order
-from srquant.errors import ArgumentError, FinetuningError
+from srquant.errors import FinetuningError
 from srquant.images.calibration import Calibration
 from srquant.networks.base import SRNetwork
 from srquant.networks.probing import hooks
 from srquant.processes import Processes, processes
 from srquant.progress import bar
 from srquant.quantizers import Quantizer
-from srquant.settings import to_json
+from srquant.settings import Checked, Seed, to_json
 from srquant.states import read_state, write_state
 from srquant.surgery import to_network
 
@@ -45,40 +46,33 @@ _ROWS = 30
 
 
 @dataclass(frozen=True)
-class LearningSettings:
+class LearningSettings(Checked):
     """How long and in which steps to learn. The defaults are OAPTQ's (§4.1)."""
 
-    epochs: int = 10
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Passes over the calibration patches."""
-    steps: int | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
     begins. An epoch of the curve is then a thirtieth of the steps."""
-    batch: int = 2
-    chunk: int | None = None
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 2
+    chunk: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
     of a batch's chunks are added up. None takes the batch at once."""
-    rate: float = 1e-3
+    rate: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate of Adam at the start."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
     """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
-    decay: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.999
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the order of the patches."""
-    cache: int | None = None
+    cache: Annotated[int, Field(ge=0, le=1 << 30)] | None = None
     """MiB for what the float network gives: kept for as many patches as fit, computed again for the others. A number,
     whatever it is, gives the same bytes: the float network then works on one patch at a time. None lets it work on
     the batches of the quantized one and keeps nothing."""
-
-    def __post_init__(self) -> None:
-        least = {"steps": 1, "chunk": 1, "cache": 0}
-        if any((getattr(self, name) is not None and getattr(self, name) < value) for name, value in least.items()):
-            raise ArgumentError(f"{self}: steps and chunk must be at least 1 and cache at least 0, or none")
-        if self.epochs < 1 or self.batch < 1 or not self.rate > 0 or not 0 < self.decay <= 1:
-            raise ArgumentError(f"{self}: epochs and batch must be at least 1, rate above 0, decay in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -132,10 +126,10 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Epoch(Checked):
     """What happened in an epoch: its stage and the means of the loss's parts."""
 
-    number: int
+    number: Annotated[int, Field(ge=1)]
     stage: str
     losses: dict[str, float]
 

@@ -14,7 +14,7 @@ from srquant.errors import ArgumentError
 from srquant.layers import CodedWeight
 from srquant.networks.base import SRNetwork
 from srquant.networks.custom import CustomConfig, CustomNetwork
-from srquant.networks.opening import load_network, save_network
+from srquant.networks.opening import check_value_range, load_network, save_network
 from srquant.quantizers import Quantizer
 from srquant.storage import Record, is_model_file, read_model, write_model
 from srquant.surgery import copy_network, quant_layers, to_network
@@ -171,10 +171,12 @@ def load(path: Path | str, *, value_range: float | None = None, network: nn.Modu
         network: The float module of a model that was made with :meth:`Model.wrap`.
 
     Raises:
+        ArgumentError: The value range is none, or the module is missing or not needed.
         NetworkError: The weights cannot be opened as a network.
         ModelFileError: The saved model is damaged or of a newer format.
         MissingExtraError: The network needs an optional dependency.
     """
+    check_value_range(value_range)
     path = Path(path)
     if not is_model_file(path):
         return Model(_ready(load_network(path, value_range)), path.name)

@@ -1,15 +1,68 @@
-"""Frozen dataclasses as the only configuration: overriding one field by name, and to and from JSON."""
+"""Frozen dataclasses as the only configuration, and the one place where their fields are checked.
+
+The rules stand beside the fields, as pydantic writes them: ``rate: Annotated[float, Field(gt=0, le=1)]``. They hold
+wherever a value comes from: Python (:class:`Checked`), a text such as ``finetuning.epochs=3`` (:func:`override`), or
+JSON in the header of a file (:func:`from_json`). Whatever breaks one is an :class:`~srquant.errors.ArgumentError` of
+one line: name, value, rule.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import reprlib
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from srquant.errors import ArgumentError, UnknownNameError
 
 C = TypeVar("C")
+
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""Of random numbers."""
+Threads = Annotated[int, Field(ge=1, le=1024)]
+"""To compute with."""
+
+_FINITE = ConfigDict(allow_inf_nan=False)
+
+
+class Checked:
+    """Base of a frozen dataclass: it cannot be made with a field that breaks its rule, nor read with an unknown one.
+
+    No number is NaN or infinite. What types and :class:`pydantic.Field` cannot say, a class checks in a
+    ``__post_init__`` of its own, after this one's.
+
+    Raises:
+        ArgumentError: A value breaks its rule.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def __post_init__(self) -> None:
+        for name, kind in _hints(type(self)).items():
+            check(name, getattr(self, name), kind)
+
+
+def check(name: str, value: object, kind: Any) -> None:
+    """Refuse a value that is not of a type, or breaks the type's rule.
+
+    Args:
+        name: Of the argument, for the message.
+        value: Its value.
+        kind: A type, for instance ``Annotated[int, Field(ge=1)]``.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise _explained(error, kind, name) from error
 
 
 def override(config: C, assignments: Iterable[str]) -> C:
@@ -17,7 +70,7 @@ def override(config: C, assignments: Iterable[str]) -> C:
 
     Raises:
         UnknownNameError: There is no such field; the nearest is suggested.
-        ArgumentError: The text has no ``=`` or the value is not of the field's type.
+        ArgumentError: The text has no ``=``, or the value breaks its field's rule.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -40,34 +93,21 @@ def _override(config: Any, path: list[str], full: str, text: str) -> Any:
     elif len(path) > 1:
         raise ArgumentError(f"{full!r}: {path[0]} has no fields of its own")
     else:
-        new = _parse(text, get_type_hints(config.__class__)[path[0]], full)
+        new = _parse(text, _hints(cast(Any, type(config)))[path[0]], full)
     return dataclasses.replace(config, **{path[0]: new})
 
 
 def _parse(text: str, kind: Any, name: str) -> Any:
-    """The value of a text as the given type."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        if text not in arguments:
-            raise ArgumentError(f"{name}={text} is not one of {', '.join(map(str, arguments))}")
-        return text
-    if origin in (types.UnionType, Union):
-        if text.lower() == "none" and type(None) in arguments:
-            return None
-        return _parse(text, next(a for a in arguments if a is not type(None)), name)
-    if origin is tuple:
-        return tuple(_parse(part.strip(), arguments[0], name) for part in text.split(",") if part.strip())
-    if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if text.lower() not in words:
-            raise ArgumentError(f"{name}={text} is not true or false")
-        return words[text.lower()]
-    if kind in (int, float, str):
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise ArgumentError(f"{name}={text} is not {'a whole number' if kind is int else 'a number'}") from error
-    raise ArgumentError(f"{name} cannot be set from a text; pass it in Python")
+    """The value of a text as the given type: ``none`` where that is one, a tuple's items with commas between."""
+    options = get_args(_bare(kind)) if get_origin(_bare(kind)) in (types.UnionType, Union) else (kind,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    listed = any(get_origin(_bare(option)) is tuple for option in options)
+    given = [part.strip() for part in text.split(",") if part.strip()] if listed else text
+    try:
+        return _adapter(kind).validate_python(given, strict=False)
+    except ValidationError as error:
+        raise _explained(error, kind, name, repr_of=str) from error
 
 
 def to_json(config: Any) -> Any:
@@ -81,23 +121,126 @@ def to_json(config: Any) -> Any:
     return config
 
 
-def from_json(kind: type[C], content: Mapping[str, Any]) -> C:
+def from_json(kind: type[C], content: object, name: str = "") -> C:
     """Undo :func:`to_json` for a dataclass.
+
+    Args:
+        kind: The dataclass.
+        content: JSON, as a text or read already.
+        name: What the content is called, for messages.
 
     Raises:
         UnknownNameError: The content has a field that the dataclass lacks.
+        ArgumentError: It is no JSON, lacks a field, or a value breaks its field's rule.
     """
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for name, value in content.items():
-        if name not in hints:
-            raise UnknownNameError("field", name, hints)
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = from_json(cast(type[Any], hints[name]), value)
-        else:
-            values[name] = tuple(cast(list[Any], value)) if isinstance(value, list) else value
-    return kind(**values)
+    try:
+        # JSON has no tuples: of a text pydantic takes lists for them, and nothing else.
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        return cast(C, _adapter(kind).validate_json(text, strict=True))
+    except ValidationError as error:
+        raise _explained(error, kind, name) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"{name or kind.__name__} is no JSON: {error}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """What validates values of a type; dataclasses say themselves that numbers must be finite."""
+    return TypeAdapter(kind, config=None if dataclasses.is_dataclass(kind) else _FINITE)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _fields(config: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(config)]
+
+
+_TYPES = {
+    "int": "is not a whole number",
+    "float": "is not a number",
+    "finite": "is not a finite number",
+    "bool": "is not true or false",
+    "string": "is not a text",
+    "tuple": "is not a list",
+    "too": "is a list of another length",
+    "dict": "has no fields",
+    "dataclass": "has no fields",
+}
+"""The rule that was broken, by the first word of the kind of pydantic's error."""
+
+
+def _explained(
+    error: ValidationError, kind: Any, name: str, repr_of: Callable[[Any], str] = reprlib.repr
+) -> ArgumentError:
+    """The first thing that pydantic found, in a line of our own."""
+    found = error.errors(include_url=False)[0]
+    place: Sequence[str | int] = found["loc"]
+    full = ".".join([*([name] if name else []), *map(str, place)])
+    known, rule = _look_up(kind, place)
+    cause = found.get("ctx", {}).get("error")
+    if found["type"] == "unexpected_keyword_argument":
+        prefix = full[: len(full) - len(str(place[-1]))]
+        return UnknownNameError("field", full, [prefix + field for field in known])
+    if isinstance(cause, ArgumentError):
+        return cause
+    if found["type"].startswith("missing"):
+        return ArgumentError(f"{full} is missing")
+    shown = f"{full}={repr_of(found['input'])}" if full else repr_of(found["input"])
+    if found["type"] == "literal_error":
+        return ArgumentError(f"{shown} is not one of {', '.join(map(str, get_args(_bare(rule))))}")
+    if found["type"].startswith(("greater_than", "less_than")):
+        return ArgumentError(f"{shown} is {_limits(rule)}")
+    text = _TYPES.get(found["type"].partition("_")[0], f"does not do: {found['msg']}")
+    return ArgumentError(f"{shown} {text}".replace("\n", " "))
+
+
+def _look_up(kind: Any, place: Sequence[str | int]) -> tuple[Iterable[str], Any]:
+    """The fields around a place in a type, and the type, with its rules, at that place."""
+    known: Iterable[str] = ()
+    for step in place:
+        bare = _bare(_some(kind))
+        if dataclasses.is_dataclass(bare):
+            known = _hints(cast(type, bare))
+            kind = _hints(cast(type, bare)).get(str(step), object)
+        else:  # a tuple's items, or a dictionary's values
+            inner = [item for item in get_args(bare) if item is not ...] or [object]
+            kind = inner[min(step, len(inner) - 1)] if isinstance(step, int) else inner[-1]
+    return known, _some(kind)
+
+
+def _some(kind: Any) -> Any:
+    """The type itself of one that may also be None."""
+    bare = _bare(kind)
+    if get_origin(bare) in (types.UnionType, Union):
+        return next(option for option in get_args(bare) if option is not type(None))
+    return kind
+
+
+def _bare(kind: Any) -> Any:
+    """The type without its rules."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _limits(kind: Any) -> str:
+    """The range of a number's rule, in words that follow "is"."""
+    limits: dict[str, float] = {}
+    for rule in get_args(kind)[1:]:
+        for part in getattr(rule, "metadata", (rule,)):
+            limits |= {word: getattr(part, word) for word in ("gt", "ge", "lt", "le") if hasattr(part, word)}
+    low, high = limits.get("gt", limits.get("ge")), limits.get("lt", limits.get("le"))
+    if low is None or high is None:
+        words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+        return "not " + " and ".join(f"{words[word]} {_shown(value)}" for word, value in limits.items())
+    if _bare(kind) is int and limits.keys() == {"ge", "le"}:
+        return f"outside {_shown(low)}…{_shown(high)}"
+    return f"outside {'[' if 'ge' in limits else '('}{_shown(low)}, {_shown(high)}{']' if 'le' in limits else ')'}"
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) and math.fabs(number) < 1e12 else f"{number:g}"

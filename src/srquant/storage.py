@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
+from pydantic import AfterValidator, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from srquant.bridges import save_safetensors
 from srquant.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
 from srquant.files import replacing
+from srquant.finetune import Epoch
 from srquant.layers import CodedWeight, Multiplication, QuantLayer, product_of
 from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
@@ -35,8 +37,8 @@ from srquant.networks.custom import CustomConfig, CustomNetwork
 from srquant.networks.opening import network_named
 from srquant.packing import pack, packed_size, unpack
 from srquant.quantizers import Quantizer, build_quantizer
-from srquant.settings import from_json, to_json
-from srquant.surgery import Fold, copy_network, quant_layers, replace, reshape_folded
+from srquant.settings import Checked, from_json, to_json
+from srquant.surgery import Fold, copy_network, is_point, quant_layers, replace, reshape_folded
 
 HEADER = "srquant.model"
 FORMAT = 1
@@ -44,17 +46,26 @@ _LARGEST_INDEX = 64 << 20
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.int64, torch.bool)}
 
 
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""Of the multiply-adds; sums of shares may round to a little more than 1."""
+
+
+def _epoch(row: dict[str, Any]) -> dict[str, Any]:
+    from_json(Epoch, row, "curve")
+    return row
+
+
 @dataclass(frozen=True)
-class Kept:
+class Kept(Checked):
     """Something that stayed float, why, and its share of the multiply-adds."""
 
     name: str
     reason: str
-    share: float
+    share: Share
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Checked):
     """How a model came about."""
 
     method: str
@@ -63,17 +74,56 @@ class Record:
     calibration: str
     source: str
     """Name of the file of float weights."""
-    multiply_adds: float
+    multiply_adds: Annotated[float, Field(gt=0)]
     """Of the whole network, per LR pixel."""
-    share: float
+    share: Share
     """Part of the multiply-adds whose operands are both quantized."""
     kept: tuple[Kept, ...] = ()
     folds: tuple[Fold, ...] = ()
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     """Scores measured by the one who made the file, if any."""
-    curve: tuple[dict[str, Any], ...] = ()
+    curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
     """Of finetuning: for each epoch its stage and the means of the loss's parts."""
+
+
+@dataclass(frozen=True)
+class _Format(Checked):
+    """What a header of every format has."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    format: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class _Header(Checked):
+    format: int
+    network: str
+    config: dict[str, Any]
+    record: Record
+
+
+_Size = Annotated[int, Field(ge=0, lt=1 << 40)]
+_Stored = tuple[str, dict[str, Any], dict[str, tuple[_Size, ...]]]
+"""A quantizer: its name, its arguments, the shapes of its bounds."""
+
+
+@dataclass(frozen=True)
+class _StoredPoint(Checked):
+    name: str
+    left: _Stored
+    weight: _Stored | None = None
+    shape: tuple[_Size, ...] = ()
+    """Of the weight."""
+    right: _Stored | None = None
+    """Where there is no weight."""
+
+
+@dataclass(frozen=True)
+class _Index(Checked):
+    tensors: tuple[tuple[str, Literal["float32", "int64", "bool"], tuple[_Size, ...]], ...]
+    points: tuple[_StoredPoint, ...]
 
 
 def is_model_file(path: Path) -> bool:
@@ -135,87 +185,126 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
         ModelFileError: The file is damaged, cut short, or of a newer format.
         MissingExtraError: The network needs an optional dependency.
     """
-    header, blobs = _read(path)
-    if header["format"] > FORMAT:
-        raise ModelFileError(
-            f"{path} has format {header['format']}; this version of srquant reads up to {FORMAT}: update srquant"
-        )
-    if (module is None) == (header["network"] == CustomNetwork.name):
+    text, blobs = _read(path)
+    header = _header(path, text)
+    if (module is None) == (header.network == CustomNetwork.name):
         raise ArgumentError(
             f"{path} holds a network that was passed from Python; open it there with load(path, network=module)"
             if module is None
-            else f"{path} holds a network of the kind {header['network']}, which needs no module"
+            else f"{path} holds a network of the kind {header.network}, which needs no module"
         )
+    kind = CustomNetwork if module is not None else network_named(header.network)
     try:
-        return _rebuild(header, blobs, module)
+        return _rebuild(header, blobs, kind, module), header.record
     except NetworkError as error:
         raise ModelFileError(f"{path} does not fit its network: {error}") from error
+    except ArgumentError as error:
+        raise ModelFileError(f"{path} is damaged: {error}") from error
     except SrquantError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, zlib.error) as error:
-        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, zlib.error) as error:
+        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The header and all tensors."""
     try:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             handle = cast(Any, file)
-            header = json.loads(handle.metadata()[HEADER])
-            return header, {key: handle.get_tensor(key) for key in list(handle.keys())}
+            return handle.metadata()[HEADER], {key: handle.get_tensor(key) for key in list(handle.keys())}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path} is no model file, or is damaged or cut short: {error}") from error
+        raise ModelFileError(f"{path} is no model file, or is damaged or cut short: {_first_line(error)}") from error
 
 
-def _rebuild(header: dict[str, Any], blobs: dict[str, Tensor], module: nn.Module | None) -> tuple[SRNetwork, Record]:
-    record = _record(header["record"])
+def _header(path: Path, text: str) -> _Header:
+    """The header, checked; that of a newer format only as far as to know that it is one."""
+    try:
+        found = from_json(_Format, text).format
+        if found > FORMAT:
+            raise ModelFileError(
+                f"{path} has format {found}; this version of srquant reads up to {FORMAT}: update srquant"
+            )
+        return from_json(_Header, text)
+    except ArgumentError as error:
+        raise ModelFileError(f"{path} is damaged: in its header, {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _rebuild(
+    header: _Header, blobs: Mapping[str, Tensor], kind: type[SRNetwork], module: nn.Module | None
+) -> SRNetwork:
     index = _unpack_index(blobs["index"])
-    takers = {name: _Taker(blobs.get(name, torch.empty(0, dtype=dtype))) for name, dtype in _DTYPES.items()}
-    floats = {key: takers[dtype].take(shape) for key, dtype, shape in index["tensors"]}
-    codes = _Taker(blobs.get("codes", torch.empty(0, dtype=torch.uint8)))
+    takers = {name: _Taker(blobs.get(name, torch.empty(0)), dtype) for name, dtype in _DTYPES.items()}
+    floats = {key: takers[dtype].take(shape) for key, dtype, shape in index.tensors}
+    codes = _Taker(blobs.get("codes", torch.empty(0)), torch.uint8)
     left: dict[str, Quantizer] = {}
     right: dict[str, CodedWeight | Quantizer] = {}
-    for point in index["points"]:
-        name = point["name"]
-        left[name] = _quantizer(point["left"], takers["float32"])
-        if "weight" in point:
-            quantizer = _quantizer(point["weight"], takers["float32"])
-            count = prod(point["shape"])
+    for point in index.points:
+        left[point.name] = _quantizer(point.left, takers["float32"])
+        if point.weight is not None:
+            quantizer = _quantizer(point.weight, takers["float32"])
+            count = prod(point.shape)
             packed = codes.take([packed_size(count, quantizer.bits)])
-            right[name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(point["shape"]), quantizer)
+            right[point.name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(point.shape), quantizer)
+        elif point.right is not None:
+            right[point.name] = _quantizer(point.right, takers["float32"])
         else:
-            right[name] = _quantizer(point["right"], takers["float32"])
+            raise ValueError(f"the index gives {point.name} no right operand")
     weights = {f"{name}.weight": side() for name, side in right.items() if isinstance(side, CodedWeight)}
-    built = _float_network(header, floats | weights, record.folds, module)
+    built = _float_network(kind, header, floats | weights, module)
     for name, quantizer in left.items():
-        point = cast(Multiplication, built.get_submodule(name))
-        replace(built, name, QuantLayer(product_of(point), quantizer, right[name], floats.get(f"{name}.bias")))
-    return built.requires_grad_(False).eval(), record
+        point = built.get_submodule(name)
+        if not is_point(point) or hasattr(point, "weight") != isinstance(right[name], CodedWeight):
+            raise ValueError(f"{name} is no multiplication of the operands that the index gives it")
+        for operand in (quantizer, right[name]):
+            if isinstance(operand, Quantizer):
+                _check_shapes(name, cast(Multiplication, point), operand)
+        layer = QuantLayer(product_of(cast(Multiplication, point)), quantizer, right[name], floats.get(f"{name}.bias"))
+        replace(built, name, layer)
+    return built.requires_grad_(False).eval()
 
 
-def _unpack_index(data: Tensor) -> dict[str, Any]:
+def _check_shapes(name: str, point: Multiplication, quantizer: Quantizer) -> None:
+    """Bounds of an activation are numbers, centres one for each channel."""
+    centres = dict(quantizer.named_parameters()).get("shift")
+    shape: tuple[int, ...] = (1,)
+    if isinstance(point, nn.Conv2d):
+        shape = (point.in_channels, 1, 1)
+    elif isinstance(point, nn.Linear):
+        shape = (point.in_features,)
+    if quantizer.knots().ndim != 1 or (centres is not None and tuple(centres.shape) != shape):
+        raise ValueError(f"the bounds of {name} do not have the shape of its operand")
+
+
+def _unpack_index(data: Tensor) -> _Index:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(data.numpy().tobytes(), _LARGEST_INDEX)
     if not unpacker.eof:
         raise ValueError("the index is cut short or larger than any network needs")
-    return json.loads(text)
+    return from_json(_Index, text, "index")
 
 
 def _float_network(
-    header: dict[str, Any], state: dict[str, Tensor], folds: tuple[Fold, ...], module: nn.Module | None
+    kind: type[SRNetwork], header: _Header, state: dict[str, Tensor], module: nn.Module | None
 ) -> SRNetwork:
     """The float network with decoded weights, batch normalisations folded as they were."""
     added: dict[str, Tensor] = {}
+    folds = header.record.folds
     for fold in folds:
         # The file has no normalisations any more; the network is built with neutral ones first.
+        if fold.channels != state[f"{fold.convolution}.bias"].numel():
+            raise ValueError(f"{fold.convolution} has not the {fold.channels} channels of {fold.norm}")
         if not fold.biased:
             added[fold.convolution] = state.pop(f"{fold.convolution}.bias")
         neutral = nn.BatchNorm2d(fold.channels).state_dict()
         state |= {f"{fold.norm}.{key}": value for key, value in neutral.items()}
     if module is None:
-        kind = network_named(header["network"])
-        built = kind.build(from_json(kind.Config, header["config"]), state)
+        built = kind.build(from_json(kind.Config, header.config, "config"), state)
     else:
-        built = CustomNetwork(copy_network(module), from_json(CustomConfig, header["config"]))
+        built = CustomNetwork(copy_network(module), from_json(CustomConfig, header.config, "config"))
         check_keys(built.name, built.state_dict(), state)
         built.load_state_dict(state)
     reshape_folded(built, folds)
@@ -227,11 +316,15 @@ def _float_network(
 class _Taker:
     """Takes tensors off the front of a flat one."""
 
-    def __init__(self, data: Tensor) -> None:
-        self._data = data
+    def __init__(self, data: Tensor, dtype: torch.dtype) -> None:
+        if data.numel() and (data.dtype != dtype or data.ndim != 1):
+            raise ValueError(f"a row of {dtype} was wanted, not {data.dtype} of shape {tuple(data.shape)}")
+        if data.is_floating_point() and not bool(data.isfinite().all()):
+            raise ValueError("weights or bounds are NaN or infinite")
+        self._data = data.to(dtype)
         self._start = 0
 
-    def take(self, shape: list[int]) -> Tensor:
+    def take(self, shape: Sequence[int]) -> Tensor:
         count = prod(shape)
         part = self._data[self._start : self._start + count]
         if part.numel() != count:
@@ -249,17 +342,9 @@ def _describe(quantizer: Quantizer, bounds: list[Tensor]) -> list[Any]:
     return [quantizer.name, quantizer.arguments(), shapes]
 
 
-def _quantizer(description: list[Any], taker: _Taker) -> Quantizer:
+def _quantizer(description: _Stored, taker: _Taker) -> Quantizer:
     name, arguments, shapes = description
     return build_quantizer(name, arguments, {bound: taker.take(shape) for bound, shape in shapes.items()})
-
-
-def _record(content: Mapping[str, Any]) -> Record:
-    values = dict(content)
-    values["kept"] = tuple(Kept(**row) for row in values["kept"])
-    values["folds"] = tuple(Fold(**row) for row in values["folds"])
-    values["curve"] = tuple(values.get("curve", ()))
-    return Record(**values)
 
 
 def _storable(value: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +24,7 @@ from srquant.layers import QuantLayer
 from srquant.networks.base import SRNetwork
 from srquant.networks.modules import MatMul
 from srquant.networks.probing import Origins, hooks
+from srquant.settings import Checked
 
 N = TypeVar("N", bound=nn.Module)
 Kind = Literal["conv", "linear", "matmul"]
@@ -53,18 +55,27 @@ class Point:
 
 @dataclass(frozen=True)
 class Survey:
-    """All points of a network in the order in which they run, and its multiply-adds per LR pixel, points or not."""
+    """All points of a network in the order in which they run, and its multiply-adds per LR pixel, points or not.
+
+    ``empty`` names multiplications with an operand or a weight that has no elements, as very narrow networks have them:
+    they multiply nothing and are no points.
+    """
 
     points: tuple[Point, ...]
     multiply_adds: float
+    empty: tuple[str, ...] = ()
 
 
 def survey(network: SRNetwork) -> Survey:
     """Find the points by running the network once on a small black image.
 
     Modules that never run, and subclasses that may compute something else, are no points.
+
+    Raises:
+        NetworkError: The network cannot run, or multiplies nothing.
     """
     order: dict[str, float] = {}
+    empty: dict[str, None] = {}
     made: dict[str, tuple[str, ...]] = {}
     origins = Origins()
     edges = network.edges
@@ -79,18 +90,32 @@ def survey(network: SRNetwork) -> Survey:
             work = output.numel() * inputs[0].shape[-1]
         order[name] = order.get(name, 0.0) + work / _PROBE**2
 
-    def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
+    def look(name: str, module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         made[name] = tuple(origins.of(operand) for operand in operands)
+        sizes = [operand.numel() for operand in operands]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            sizes.append(module.weight.numel())
+        if not all(sizes):
+            empty[name] = None
 
-    chosen = [name for name, module in modules.items() if type(module) in _KINDS]
+    chosen = [name for name, module in modules.items() if is_point(module)]
     before, after = ({name: partial(call, name) for name in chosen} for call in (look, count))
     with hooks(network, before, after), torch.no_grad(), FlopCounterMode(display=False) as counter, origins:
         network(probe)
     points = (
         Point(name, _KINDS[type(modules[name])], edges.role(name), work, _weights(modules[name]), made[name])
         for name, work in order.items()
+        if name not in empty
     )
-    return Survey(tuple(points), counter.get_total_flops() / 2 / _PROBE**2)
+    total = counter.get_total_flops() / 2 / _PROBE**2
+    if not total:
+        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {_PROBE}x{_PROBE}")
+    return Survey(tuple(points), total, tuple(empty))
+
+
+def is_point(module: nn.Module) -> bool:
+    """Whether a module is a multiplication that can be quantized; subclasses may compute something else."""
+    return type(module) in _KINDS
 
 
 def _weights(module: nn.Module) -> int:
@@ -118,11 +143,16 @@ def observe(
         outputs: Called with the point's name and what it gave.
 
     Raises:
-        NetworkError: A value is NaN or infinite; the point is named.
+        NetworkError: A value is NaN or infinite, or an operand has no elements; the point is named.
     """
 
     def show(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         for place, operand in enumerate(operands):
+            if not operand.numel():
+                raise NetworkError(
+                    f"an operand of {name} has no elements on images of this size, though it has some at "
+                    f"{_PROBE}x{_PROBE}; leave it float: layers={name}=float"
+                )
             observer(name, place, operand)
 
     def gave(name: str, _module: nn.Module, _operands: object, output: Tensor) -> None:
@@ -212,12 +242,12 @@ def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Checked):
     """A batch normalisation that went into the convolution before it."""
 
     convolution: str
     norm: str
-    channels: int
+    channels: Annotated[int, Field(ge=1)]
     biased: bool
     """Whether the convolution had a bias before."""
 

@@ -372,8 +372,8 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LearningSettings(epochs=0), "epochs and batch must be at least 1"),
-        (lambda: LearningSettings(rate=-1.0), "rate above 0"),
+        (lambda: LearningSettings(epochs=0), "epochs=0 is outside 1…"),
+        (lambda: LearningSettings(rate=-1.0), r"rate=-1\.0 is not above 0"),
         (lambda: OAPTQ(share=1.5), "outside"),
     ],
 )

@@ -188,7 +188,7 @@ def test_the_loss_by_hand_and_without_taps() -> None:
 
 
 def test_bad_rates() -> None:
-    with pytest.raises(ArgumentError, match="must be at least 0"):
+    with pytest.raises(ArgumentError, match="weight_rate=-1 is outside"):
         SRQuant(weight_rate=-1)
 
 

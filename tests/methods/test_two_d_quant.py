@@ -357,7 +357,7 @@ def test_as_released(swinir: Model, patches: Calibration) -> None:
     assert model.record.settings["finetuning"]["schedule"] == "constant"
     losses = model.record.curve[0]["losses"]
     assert 0 < losses["L_feature"] < 1e-3 * losses["L_output"]
-    with pytest.raises(ArgumentError, match="absolute or relative"):
+    with pytest.raises(ArgumentError, match="features=-1 is outside"):
         configure("2dquant", settings=["features=-1"])
 
 
@@ -499,7 +499,7 @@ def test_states_of_earlier_versions_are_still_resumed() -> None:
 
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"chunk": 0}, {"cache": -1}])
 def test_bad_settings(fields: dict[str, int]) -> None:
-    with pytest.raises(ArgumentError, match="steps and chunk must be at least 1 and cache at least 0"):
+    with pytest.raises(ArgumentError, match="is outside"):
         LearningSettings(**fields)
 
 

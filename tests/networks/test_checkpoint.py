@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from tests.conftest import small_networks
 
-from srquant.errors import NetworkError
+from srquant.errors import ArgumentError, NetworkError
 from srquant.networks.checkpoint import read_checkpoint
-from srquant.networks.opening import load_network
+from srquant.networks.opening import HEADER, load_network
 
 
 def fresh_state() -> dict[str, torch.Tensor]:
@@ -87,3 +87,87 @@ def test_gray_networks_are_refused(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "n.pth")
     with pytest.raises(NetworkError, match=r"head\.0\.weight is \[8, 1, 3, 3\], expected \[8, 3, 3, 3\]"):
         load_network(tmp_path / "n.pth")
+
+
+def test_complex_weights_are_refused(tmp_path: Path) -> None:
+    state = fresh_state()
+    state["head.0.weight"] = state["head.0.weight"].to(torch.complex64)
+    torch.save(state, tmp_path / "n.pth")
+    with pytest.raises(NetworkError, match=r"n\.pth has weights that are complex numbers; .*: head\.0\.weight"):
+        load_network(tmp_path / "n.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_whole_numbers_are_no_weights(tmp_path: Path, dtype: torch.dtype, kind: str) -> None:
+    state = fresh_state()
+    state["body.0.body.0.weight"] = (100 * state["body.0.body.0.weight"]).to(dtype)
+    path = tmp_path / f"n.{kind}"
+    save_file(state, path) if kind == "safetensors" else torch.save(state, path)
+    with pytest.raises(NetworkError, match=r"are whole numbers: body\.0\.body\.0\.weight \(\w+\); give the float"):
+        load_network(path)
+
+
+def test_halves_are_weights(tmp_path: Path) -> None:
+    state = {key: value.half() for key, value in fresh_state().items()}
+    torch.save(state, tmp_path / "n.pth")
+    assert load_network(tmp_path / "n.pth").state_dict()["head.0.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.eye(8).to_sparse(), "not plain tensors"),
+        (torch.zeros(8, 3, 3, 3, device="meta"), "not plain tensors"),
+        (torch.ones(1).expand(1 << 40), "far more weights than a file of its size holds"),
+        (torch.zeros(()), "incomplete"),
+    ],
+)
+def test_strange_weights(tmp_path: Path, weight: torch.Tensor, message: str) -> None:
+    torch.save(fresh_state() | {"head.0.weight": weight}, tmp_path / "n.pth")
+    with pytest.raises(NetworkError, match=message) as caught:
+        load_network(tmp_path / "n.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_that_claim_endless_blocks(tmp_path: Path) -> None:
+    for number in (5000, 10**12):
+        torch.save(fresh_state() | {f"body.{number}.body.0.weight": torch.zeros(8)}, tmp_path / "n.pth")
+        with pytest.raises(NetworkError, match=r"look like edsr, but blocks=\d+ is outside"):
+            load_network(tmp_path / "n.pth")
+
+
+@pytest.mark.parametrize("value_range", [0, -1.0, float("nan"), float("inf")])
+def test_value_ranges_that_are_none(tmp_path: Path, value_range: float) -> None:
+    torch.save(fresh_state(), tmp_path / "n.pth")
+    with pytest.raises(ArgumentError, match=f"^value_range={value_range} is "):
+        load_network(tmp_path / "n.pth", value_range)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{", "Invalid JSON"),
+        ("[]", "has no fields"),
+        ('{"name": "edsr"}', "config is missing"),
+        ('{"name": ["edsr"], "config": {}}', "name=.* is not a text"),
+        ('{"name": "edsrr", "config": {}}', "unknown network 'edsrr'"),
+        ('{"name": "edsr", "config": {"blocks": 1000000000000}}', "config.blocks=1000000000000 is outside 1…4,096"),
+        ('{"name": "edsr", "config": {"blocks": 4000, "channels": 8}}', "larger network than the weights do"),
+        (
+            '{"name": "edsr", "config": {"channels": 60000, "blocks": 2}}',
+            "channels=60,000 is more than|shapes that dis",
+        ),
+        ('{"name": "edsr", "config": {"residual_scale": "1"}}', "config.residual_scale='1' is not a number"),
+        ('{"name": "edsr", "config": {"blocs": 2}}', "did you mean 'config.blocks'"),
+        ('{"name": "swinir", "config": {"depths": [2], "heads": [1000]}}', "heads"),
+        ('{"name": "rdn", "config": {"layers": 4096, "blocks": 4096}}', "larger network|more than"),
+        ('{"name": "msrresnet", "config": {"scale": 0}}', "config.scale=0 is outside"),
+        ('{"name": "custom", "config": {"scale": 2}}', "passed from Python"),
+    ],
+)
+def test_headers_of_float_networks(tmp_path: Path, header: str, message: str) -> None:
+    save_file(fresh_state(), tmp_path / "n.safetensors", {HEADER: header})
+    with pytest.raises(NetworkError, match=message) as caught:
+        load_network(tmp_path / "n.safetensors")
+    assert "\n" not in str(caught.value)

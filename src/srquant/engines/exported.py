@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from srquant.engines.extras import import_extra
 from srquant.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
+from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
-from srquant.settings import from_json
+from srquant.settings import Checked, from_json
+
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Height or width of the images a file takes."""
 
 
 @dataclass(frozen=True)
-class Contract:
+class Contract(Checked):
     """What an exported file does and where it came from; stored in it as JSON.
 
     It takes ``images``, ``n 3 h w`` in [0, 1], and gives ``enlarged``, ``n 3 scale·h scale·w``.
@@ -30,12 +34,12 @@ class Contract:
 
     KEY: ClassVar[str] = "srquant.export"
 
-    scale: int
-    tile: tuple[int, int] | None
+    scale: Scale
+    tile: tuple[Side, Side] | None
     """Height and width it takes; None for any, and any number of images."""
-    alignment: int
+    alignment: Alignment
     """Tiles whose corners are multiples of this are computed as inside the whole image."""
-    receptive_field: int | None
+    receptive_field: Annotated[int, Field(ge=0, le=1_000_000)] | None
     saturates: bool
     """Whether pairs of products can leave 16 bits, in which processors without VNNI add them."""
     network: str
@@ -99,8 +103,8 @@ def read_contract(path: Path) -> tuple[Contract, bytes]:
     if Contract.KEY not in texts:
         raise ModelFileError(f"{path} was not exported by srquant; its scale and tiling are unknown")
     try:
-        contract = from_json(Contract, json.loads(texts[Contract.KEY]))
-    except (SrquantError, ValueError, TypeError) as error:
+        contract = from_json(Contract, texts[Contract.KEY])
+    except SrquantError as error:
         raise ModelFileError(f"{path}: what it says of itself cannot be read: {error}") from error
     return contract, _widen(onnx, parsed).SerializeToString() if contract.export.get("storage") == "int4" else content
 

@@ -42,7 +42,7 @@ from torch.fx import Node
 
 from srquant.bridges import planes
 from srquant.engines import open_exported
-from srquant.engines.exported import Contract
+from srquant.engines.exported import Contract, Side
 from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes, to_shuffle
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
@@ -55,7 +55,7 @@ from srquant.layers import CodedWeight, QuantLayer
 from srquant.model import Model
 from srquant.networks.modules import pad_to_size
 from srquant.quantizers import Quantizer
-from srquant.settings import to_json
+from srquant.settings import Checked, to_json
 from srquant.surgery import quant_layers
 
 Storage = Literal["int8", "int4"]
@@ -69,7 +69,7 @@ _REDUCED = 64
 
 
 @dataclass(frozen=True)
-class ExportSettings:
+class ExportSettings(Checked):
     """How a model is written.
 
     Args:
@@ -78,7 +78,7 @@ class ExportSettings:
         reduced_range: Make weights coarser where they are beyond ±64, for processors without VNNI.
     """
 
-    tile: tuple[int, int] | None = None
+    tile: tuple[Side, Side] | None = None
     storage: Storage = "int8"
     reduced_range: bool = False
 

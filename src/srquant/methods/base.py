@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
 from srquant.integers import Grid
 from srquant.model import Model
-from srquant.quantizers import check_bits, check_grid
+from srquant.quantizers import BITS, check_bits
+from srquant.settings import Checked
 
 EdgeProtocol = Literal["8bit", "float", "none"]
 Scope = Literal["auto", "transformer", "all"]
+Width = Annotated[int, Field(ge=BITS[0], le=BITS[-1])]
+"""Bits of codes; fewer cannot be quantized to, more gain nothing over 8."""
+Share = Annotated[float, Field(gt=0.5, le=1)]
+"""Of values, those inside; 0.99 puts a bound at the 99th percentile."""
+Factor = Annotated[float, Field(ge=0, le=1_000_000)]
+"""On a part of a loss or on a rate; 0 leaves it out."""
+Batch = Annotated[int, Field(ge=1, le=10_000)]
+"""Patches."""
 Bits = tuple[int, int] | None
 """Of weights and activations; None leaves a layer float."""
 
 
 @dataclass(frozen=True)
-class WeightSettings:
+class WeightSettings(Checked):
     """How weights are quantized."""
 
     range: Literal["extremes", "quantiles", "least_squares", "bound_search"] = "extremes"
@@ -30,16 +41,16 @@ class WeightSettings:
 
 
 @dataclass(frozen=True)
-class ObservationSettings:
+class ObservationSettings(Checked):
     """How activation statistics are gathered from the calibration patches. Source: OAPTQ algorithm 1, AdaBM."""
 
-    batch: int = 16
-    momentum: float = 0.9
+    batch: Batch = 16
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Weight of the old value in the moving average over batches; the first counts in full."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Checked):
     """A published way to quantize, and its configuration.
 
     A new method is a new file in this folder: a frozen dataclass with a ``name``, its own fields with the paper's
@@ -49,9 +60,9 @@ class Method:
     name: ClassVar[str]
     """Name on the command line and in files."""
 
-    bits: int = 4
+    bits: Width = 4
     """Of activations, 2 to 8."""
-    weight_bits: int | None = None
+    weight_bits: Width | None = None
     """Of weights; as ``bits`` if None."""
     edges: EdgeProtocol = "8bit"
     """``8bit``: first, upsampler and last convolutions at 8/8 bits (OAPTQ table 1); ``float``: those and the
@@ -70,16 +81,7 @@ class Method:
     observation: ObservationSettings = ObservationSettings()
 
     def __post_init__(self) -> None:
-        check_bits(self.bits)
-        if self.weight_bits is not None:
-            check_bits(self.weight_bits, "weight_bits")
-        check_grid(self.grid)
-        if self.edges not in ("8bit", "float", "none"):
-            raise ArgumentError(f"edges={self.edges!r} is not one of 8bit, float, none")
-        if self.scope not in ("auto", "transformer", "all"):
-            raise ArgumentError(f"scope={self.scope!r} is not one of auto, transformer, all")
-        if not 0 <= self.observation.momentum < 1 or self.observation.batch < 1:
-            raise ArgumentError(f"{self.observation}: momentum must be in [0, 1) and batch at least 1")
+        super().__post_init__()
         for rule in self.layers:
             parse_rule(rule)
 

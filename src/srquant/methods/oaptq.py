@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
-from srquant.methods.base import Method
+from srquant.methods.base import Factor, Method
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
 from srquant.model import Model
@@ -44,7 +45,7 @@ class PLQ(Method):
     """Where the outlier levels lie; see :class:`~srquant.quantizers.PiecewiseLinear`."""
     reallocate: bool = True
     """Give the codes of a side without outliers to the other side; false reads eq. 3 literally."""
-    share: float = 0.99
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """The breakpoint's percentile (algorithm 1)."""
     breakpoint: Literal["magnitude", "signed"] = "magnitude"
     """Percentile of |x|, or of x, as one line of algorithm 1 prints it."""
@@ -54,8 +55,6 @@ class PLQ(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.share < 1:
-            raise ArgumentError(f"share={self.share} is outside (0, 1); 0.99 is the 99th percentile")
         if self.grid == "int8" and self.plq == "literal":
             raise ArgumentError("grid=int8 with plq=literal: its outliers start at the breakpoint; use plq=distinct")
 
@@ -104,7 +103,7 @@ class OAPTQ(PLQ):
     sensitivity: Literal["normalised", "raw", "uniform"] = "normalised"
     """Of layer k, eq. 4: softmax of σ_k, ``normalised`` by the mean of all σ; ``raw`` as printed, which overflows where
     σ reaches 100; ``uniform`` 1/K each, which is the paper's vanilla finetuning (VFT)."""
-    reconstruction: float = 5.0
+    reconstruction: Factor = 5.0
     """λ, weight of L_rec (§4.1)."""
     learning: Literal["relative", "absolute"] = "relative"
     """Whether Adam's rate is a share of each bound or absolute, as printed (then a bound of 200 hardly moves)."""

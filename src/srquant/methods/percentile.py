@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srquant.images.calibration import Calibration
-from srquant.methods.base import Method
+from srquant.methods.base import Method, Share
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import build_layers, finish, observe_ranges
 from srquant.model import Model
@@ -24,7 +24,7 @@ class Percentile(Method):
 
     name = "percentile"
 
-    share: float = 0.99
+    share: Share = 0.99
     """0.99 cuts 1 % off each side."""
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:

@@ -77,6 +77,7 @@ def make_plan(model: Model, method: Method) -> Plan:
             kept.append(Kept(point.name, reason, point.multiply_adds / found.multiply_adds))
         else:
             targets.append(Target(point, *bits))
+    kept += [Kept(name, "an operand has no elements", 0.0) for name in found.empty]
     seen = sum(point.multiply_adds for point in found.points) / found.multiply_adds
     if seen < 0.9999:
         kept.append(Kept("other operators", "products that are not modules of their own", 1 - seen))

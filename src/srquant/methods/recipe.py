@@ -16,7 +16,7 @@ from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
-from srquant.methods.base import Method, WeightSettings
+from srquant.methods.base import Factor, Method, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import Observed, OutputSizes, build_layers, finish, image_offsets, observe_ranges
 from srquant.model import Model
@@ -62,16 +62,16 @@ class SRQuant(Method):
     levels are the 256 values of an image's bytes, and lose nothing (:class:`~srquant.quantizers.ShiftedUniform`). Not
     on an int8 grid."""
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
-    bound_rate: float = 1.0
+    bound_rate: Factor = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
-    weight_rate: float = 3.0
+    weight_rate: Factor = 3.0
     """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
-    bias_rate: float = 0.3
+    bias_rate: Factor = 0.3
     """Factor on the rate of biases, in units of the root mean square of the layer's output; 0 leaves them."""
     together: bool = True
     """Learn everything in every epoch; false lets weights, biases and bounds take turns, epoch by epoch, as OAPTQ's
     kinds of bounds do."""
-    features: float = 0.02
+    features: Factor = 0.02
     """Weight of the distance of normalised features, the mean over the network's taps."""
     finetuning: LearningSettings = field(
         default_factory=lambda: LearningSettings(epochs=10, batch=2, rate=2e-3, schedule="cosine")
@@ -79,14 +79,10 @@ class SRQuant(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels not in ("auto", "free", "piecewise"):
-            raise ArgumentError(f"levels={self.levels!r} is not one of auto, free, piecewise")
         if self.levels == "free" and self.grid == "int8":
             raise ArgumentError(
                 "levels=free with grid=int8: free levels lie on no integers; use levels=auto or piecewise"
             )
-        if min(self.bound_rate, self.weight_rate, self.bias_rate, self.features) < 0:
-            raise ArgumentError("bound_rate, weight_rate, bias_rate and features must be at least 0")
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
-from srquant.images.calibration import Calibration
+from srquant.images.calibration import SMALLEST_PATCH, Calibration
 from srquant.layers import QuantLayer
-from srquant.methods.base import Method, ObservationSettings, Scope, WeightSettings
+from srquant.methods.base import Batch, Factor, Method, ObservationSettings, Scope, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once
 from srquant.model import Model
@@ -51,20 +51,15 @@ class DOBI(Method):
 
     scope: Scope = "auto"
     """As published for networks with attention; all of a convolutional one."""
-    patches: int = 32
+    patches: Batch = 32
     """How many of the calibration patches are looked at: the paper's one batch."""
-    patch: int = 64
+    patch: Annotated[int, Field(ge=SMALLEST_PATCH, le=4096)] = 64
     """Largest height and width of a patch; larger ones are cut again from the same images."""
     as_released: bool = False
     """As the released code computes it, which never takes the one-sided search."""
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="bound_search", symmetric=False))
     observation: ObservationSettings = field(default_factory=lambda: ObservationSettings(batch=8))
     """``batch`` patches pass together, which bounds memory and changes nothing; there is no moving average."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patches < 1 or self.patch < 16:
-            raise ArgumentError(f"patches={self.patches}, patch={self.patch}: at least 1 patch of at least 16 pixels")
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
@@ -112,7 +107,7 @@ class TwoDQuant(DOBI):
 
     name = "2dquant"
 
-    features: float = 5.0
+    features: Factor = 5.0
     """Weight of L_feature."""
     learning: Literal["absolute", "relative"] = "absolute"
     """Whether Adam's rate is absolute, as published, or a share of each bound."""
@@ -120,11 +115,6 @@ class TwoDQuant(DOBI):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.features < 0 or self.learning not in ("absolute", "relative"):
-            raise ArgumentError(
-                f"features={self.features}, learning={self.learning!r}: features must be at least 0 and learning "
-                f"absolute or relative"
-            )
         if self.as_released and self.finetuning == _PAPER:
             object.__setattr__(self, "finetuning", _RELEASED)
 

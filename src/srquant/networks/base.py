@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from threading import get_ident
+from typing import Annotated, Any, ClassVar, Self, cast
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from srquant.errors import NetworkError
 
 State = dict[str, Tensor]
+
+Scale = Annotated[int, Field(ge=1, le=32)]
+"""How many times larger the output is."""
+ValueRange = Annotated[float, Field(gt=0, le=65_535)]
+"""Largest value of the input and output images."""
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+Count = Annotated[int, Field(ge=1, le=4096)]
+"""Of blocks, layers and the like."""
+_SMALL = 256
+"""Whole numbers and parameters that a file of weights need not be large for."""
+Alignment = Annotated[int, Field(ge=1, le=256)]
+"""What tile corners must be multiples of."""
 
 
 @dataclass(frozen=True)
@@ -101,18 +117,58 @@ class SRNetwork(nn.Module):
         Raises:
             NetworkError: Keys are missing or unexpected, or shapes disagree.
         """
+        check_keys(cls.name, draft(cls, config, state).state_dict(), state)
         network = cls(config)
         own = network.state_dict()
-        check_keys(cls.name, own, state)
         network.load_state_dict({key: state[key] for key in own})
         return network.eval()
+
+
+def draft(kind: type[SRNetwork], config: Any, state: Mapping[str, Tensor]) -> SRNetwork:
+    """A network without memory for its weights, to see whether given weights fit, however large it claims to be.
+
+    Building it ends as soon as it has far more parameters than were given: a few too many are left to
+    :func:`check_keys`, which names them.
+
+    Raises:
+        NetworkError: The hyper-parameters describe a larger network than that of the weights.
+    """
+    elements = sum(value.numel() for value in state.values())
+    for name, number in _whole_numbers(config):
+        if number > max(elements, _SMALL):
+            raise NetworkError(f"{name}={number:,} is more than the weights given, of {elements:,} values, allow")
+    thread, room = get_ident(), 2 * len(state) + _SMALL
+
+    def count(_module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal room
+        if parameter is not None and get_ident() == thread:
+            room -= 1
+            if room < 0:
+                raise NetworkError(f"the hyper-parameters of {kind.name} describe a larger network than the weights do")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no tensor has
+        raise NetworkError(f"no {kind.name} has these hyper-parameters: {str(error).splitlines()[0]}") from error
+    finally:
+        handle.remove()
+
+
+def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
+    for field in fields(config):
+        value: Any = getattr(config, field.name)
+        numbers = cast(tuple[Any, ...], value if isinstance(value, tuple) else (value,))
+        yield from ((field.name, number) for number in numbers if isinstance(number, int))
 
 
 def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     """Compare the keys and shapes a network has with those of given weights.
 
     Raises:
-        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape.
+        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape. Whole numbers
+            are given where a network has fractions.
     """
     shapes = [
         f"{key} is {list(given[key].shape)}, expected {list(own[key].shape)}"
@@ -127,6 +183,24 @@ def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     found = [problem for problem in problems if problem]
     if found:
         raise NetworkError(f"the weights look like {name} but do not fit: " + "; ".join(found))
+    check_kinds(name, own, given)
+
+
+def check_kinds(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Refuse whole numbers where a network has fractions: codes of another quantizer mean nothing without its scales.
+
+    Raises:
+        NetworkError: There are some; the message lists them.
+    """
+    whole = [
+        f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
+        for key in own
+        if key in given and own[key].is_floating_point() and not given[key].is_floating_point()
+    ]
+    if whole:
+        raise NetworkError(
+            f"the weights look like {name} but are whole numbers: {_listing('', whole)[2:]}; give the float weights"
+        )
 
 
 def _listing(title: str, items: list[str], shown: int = 5) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,10 @@ from srquant.networks.base import State
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator")
 """Keys under which published files keep their weights; the first that is there counts."""
+_MOST_SHARING = 16
+"""How many times as large as their file weights may be: several may share their values."""
+_SMALL = 1 << 20
+"""Bytes."""
 
 
 def read_checkpoint(path: Path) -> State:
@@ -26,7 +30,7 @@ def read_checkpoint(path: Path) -> State:
 
     Raises:
         NetworkError: The file is missing, empty, truncated, not a checkpoint, would run code when opened, or its
-            weights are not finite.
+            weights are not finite, complex, or not plain tensors.
     """
     if not path.is_file():
         raise NetworkError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; give a file of weights")
@@ -36,10 +40,30 @@ def read_checkpoint(path: Path) -> State:
     state = _unwrap(content)
     if not state:
         raise NetworkError(f"{path} holds no tensors; known wrappers are {', '.join(WRAPPERS)}")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if broken:
-        raise NetworkError(f"{path} has weights that are NaN or infinite: {', '.join(broken[:5])}")
+    _refuse(path, "not plain tensors (sparse, quantized, or without values)", _named(state, lambda v: not _plain(v)))
+    _refuse(path, "complex numbers; a super-resolution network has real ones", _named(state, torch.is_complex))
+    if sum(value.nbytes for value in state.values()) > _MOST_SHARING * path.stat().st_size + _SMALL:
+        raise NetworkError(f"{path} claims far more weights than a file of its size holds; it is damaged")
+    _refuse(path, "NaN or infinite", _named(state, lambda v: v.is_floating_point() and not _finite(v)))
     return state
+
+
+def _named(state: State, test: Callable[[Tensor], bool]) -> list[str]:
+    return [key for key, value in state.items() if test(value)]
+
+
+def _refuse(path: Path, what: str, keys: list[str]) -> None:
+    if keys:
+        raise NetworkError(f"{path} has weights that are {what}: {', '.join(keys[:5])}")
+
+
+def _plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_nested)
+
+
+def _finite(value: Tensor) -> bool:
+    # Not every kind of eight-bit number can be asked.
+    return bool((value.float() if value.element_size() == 1 else value).isfinite().all())
 
 
 def read_metadata(path: Path) -> dict[str, str]:

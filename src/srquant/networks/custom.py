@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError, NetworkError
-from srquant.networks.base import State
+from srquant.networks.base import Alignment, Scale, State, ValueRange
 from srquant.networks.probing import UndescribedNetwork
+from srquant.settings import Checked
 
 
 @dataclass(frozen=True)
-class CustomConfig:
+class CustomConfig(Checked):
     """What a user says of the module."""
 
-    scale: int
-    value_range: float = 1.0
-    alignment: int = 1
+    scale: Scale
+    value_range: ValueRange = 1.0
+    alignment: Alignment = 1
 
 
 class CustomNetwork(UndescribedNetwork):
@@ -45,12 +46,15 @@ class CustomNetwork(UndescribedNetwork):
         self.value_range = config.value_range
         self.alignment = config.alignment
         self.eval()
+        if next(self.parameters(), None) is None:
+            raise ArgumentError("the network has no parameters, so there is nothing to quantize")
         size = 8 * config.alignment
         try:
             with torch.no_grad():
                 shape = tuple(self(torch.zeros(1, 3, size, size)).shape)
-        except RuntimeError as error:
-            raise ArgumentError(f"the network cannot run on an RGB image of {size}x{size}: {error}") from error
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ArgumentError(f"the network cannot run on an RGB image of {size}x{size}: {reason}") from error
         if shape != (1, 3, config.scale * size, config.scale * size):
             raise ArgumentError(
                 f"scale={config.scale}: the network turns 1x3x{size}x{size} into {'x'.join(map(str, shape))}"

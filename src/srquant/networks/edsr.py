@@ -5,27 +5,30 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv, upsampler
+from srquant.settings import Checked
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of the DIV2K training images, in [0, 1]; the published networks subtract it."""
 
 
 @dataclass(frozen=True)
-class EDSRConfig:
+class EDSRConfig(Checked):
     """Hyper-parameters; the defaults are EDSR-baseline."""
 
-    scale: int = 4
-    channels: int = 64
-    blocks: int = 16
-    residual_scale: float = 1.0
+    scale: Scale = 4
+    channels: Channels = 64
+    blocks: Count = 16
+    residual_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Factor on each block's residual: 1 for the baseline, 0.1 for the 256-channel network (section 3.3)."""
-    value_range: float = 255.0
+    value_range: ValueRange = 255.0
 
 
 class ResidualBlock(nn.Module):

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv
+from srquant.settings import Checked
 
 
 @dataclass(frozen=True)
-class MSRResNetConfig:
+class MSRResNetConfig(Checked):
     """Hyper-parameters; the defaults are BasicSR's."""
 
-    scale: int = 4
-    channels: int = 64
-    blocks: int = 16
-    value_range: float = 1.0
+    scale: Scale = 4
+    channels: Channels = 64
+    blocks: Count = 16
+    value_range: ValueRange = 1.0
 
 
 class _Block(nn.Module):

@@ -10,24 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
-from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv
+from srquant.settings import Checked
 
 
 @dataclass(frozen=True)
-class RDNConfig:
+class RDNConfig(Checked):
     """Hyper-parameters; the defaults are the paper's larger network (D=16, C=8, G=64)."""
 
-    scale: int = 4
-    channels: int = 64
+    scale: Scale = 4
+    channels: Channels = 64
     """G0: channels between the blocks."""
-    blocks: int = 16
+    blocks: Count = 16
     """D."""
-    layers: int = 8
+    layers: Count = 8
     """C: dense convolutions in a block."""
-    growth: int = 64
+    growth: Channels = 64
     """G: channels each dense convolution adds."""
-    value_range: float = 255.0
+    value_range: ValueRange = 255.0
 
 
 class _DenseConv(nn.Module):

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from srquant.errors import MissingExtraError, NetworkError
-from srquant.networks.base import State
+from srquant.networks.base import State, check_kinds
 from srquant.networks.modules import pad_to_size
 from srquant.networks.probing import UndescribedNetwork
+from srquant.settings import Checked
 
 _PREFIX = "network."
 
 
 @dataclass(frozen=True)
-class SpandrelConfig:
+class SpandrelConfig(Checked):
     """What spandrel deduced."""
 
     architecture: str
@@ -63,7 +64,8 @@ class SpandrelNetwork(UndescribedNetwork):
 
     @classmethod
     def build(cls, config: SpandrelConfig, state: Mapping[str, Tensor]) -> Self:
-        descriptor = _open({key.removeprefix(_PREFIX): value for key, value in state.items()})
+        state = {key.removeprefix(_PREFIX): value for key, value in state.items()}
+        descriptor = _open(state)
         if descriptor is None:
             raise NetworkError(f"spandrel does not recognise these weights as {config.architecture}")
         if (descriptor.input_channels, descriptor.output_channels) != (3, 3):
@@ -71,7 +73,15 @@ class SpandrelNetwork(UndescribedNetwork):
                 f"this {config.architecture} takes {descriptor.input_channels} and gives "
                 f"{descriptor.output_channels} channels; srquant works on RGB networks, 3 and 3"
             )
-        return cls(descriptor).eval()
+        network = cls(descriptor).eval()
+        check_kinds(config.architecture, network.network.state_dict(), state)
+        try:
+            with torch.no_grad():
+                network(torch.zeros(1, 3, network.alignment, network.alignment))
+        except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise NetworkError(f"this {config.architecture} cannot run on an image: {reason}") from error
+        return network
 
 
 def _call(network: nn.Module, images: Tensor) -> Tensor:

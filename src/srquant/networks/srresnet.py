@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv, upsampler
+from srquant.settings import Checked
 
 
 @dataclass(frozen=True)
-class SRResNetConfig:
+class SRResNetConfig(Checked):
     """Hyper-parameters; the defaults are the paper's."""
 
-    scale: int = 4
-    channels: int = 64
-    blocks: int = 16
-    edge_size: int = 9
+    scale: Scale = 4
+    channels: Channels = 64
+    blocks: Count = 16
+    edge_size: Annotated[int, Field(ge=1, le=101)] = 9
     """Kernel of the first and last convolution."""
-    value_range: float = 1.0
+    value_range: ValueRange = 1.0
 
 
 class SRResNet(SRNetwork):

@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.networks.base import Edges, SRNetwork, State, count_blocks
+from srquant.errors import ArgumentError
+from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import MatMul, conv, pad_to_multiple, upsampler
+from srquant.settings import Checked
 
 _RGB_MEAN = (0.4488, 0.4371, 0.4040)
 _UPSAMPLER_CHANNELS = 64
@@ -21,19 +24,28 @@ _MASKED = -10_000.0
 
 
 @dataclass(frozen=True)
-class SwinIRConfig:
+class SwinIRConfig(Checked):
     """Hyper-parameters; the defaults are SwinIR-light."""
 
-    scale: int = 4
-    channels: int = 60
-    depths: tuple[int, ...] = (6, 6, 6, 6)
+    scale: Scale = 4
+    channels: Channels = 60
+    depths: tuple[Count, ...] = (6, 6, 6, 6)
     """Blocks in each residual group (RSTB)."""
-    heads: tuple[int, ...] = (6, 6, 6, 6)
-    window: int = 8
-    mlp_ratio: float = 2.0
-    upsampler: str = "pixelshuffledirect"
+    heads: tuple[Count, ...] = (6, 6, 6, 6)
+    window: Annotated[int, Field(ge=1, le=64)] = 8
+    mlp_ratio: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    upsampler: Literal["pixelshuffledirect", "pixelshuffle"] = "pixelshuffledirect"
     """``pixelshuffledirect`` (light: one convolution and a shuffle) or ``pixelshuffle`` (classical)."""
-    value_range: float = 1.0
+    value_range: ValueRange = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.depths) != len(self.heads) or not self.depths:
+            raise ArgumentError(
+                f"depths={self.depths}, heads={self.heads}: each residual group has one number of both; give as many"
+            )
+        if any(self.channels % heads for heads in self.heads):
+            raise ArgumentError(f"channels={self.channels} is not a multiple of each of heads={self.heads}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.bridges import as_tensor, autocast, channels_last
@@ -22,43 +23,42 @@ from srquant.metrics import psnr
 from srquant.networks.base import SRNetwork
 from srquant.processes import Processes, processes
 from srquant.progress import Bar, bar
-from srquant.settings import to_json
+from srquant.settings import Checked, Seed, to_json
 from srquant.states import read_state, write_state
 from srquant.training.photographs import Photographs
 
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Minutes = Annotated[float, Field(gt=0, le=1_000_000)]
+
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Checked):
     """How to train. The defaults suit small networks; EDSR's paper uses lr 1e-4, batch 16, LR patches of 48."""
 
-    steps: int = 100_000
-    batch: int = 16
+    steps: Steps = 100_000
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Crops of a step, over all processes."""
-    patch: int = 48
+    patch: Annotated[int, Field(ge=1, le=4096)] = 48
     """Height and width of an LR crop."""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     """At the start; a cosine takes it to a hundredth."""
-    warmup: int = 500
+    warmup: Annotated[int, Field(ge=0, le=10_000_000)] = 500
     """Steps over which the learning rate rises linearly at the start."""
-    beta2: float = 0.99
-    average: float = 0.999
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights, which is what is validated and kept."""
-    validation: int = 10
+    validation: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Photographs held out of training; their PSNR is shown, never used to choose anything."""
-    validation_every: int = 2_000
-    save_every: int = 1_000
+    validation_every: Steps = 2_000
+    save_every: Steps = 1_000
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of the forward pass; auto is bf16 on a GPU and float32 elsewhere. CPUs with AMX train faster in bf16."""
-    seed: int = 0
-    minutes: float | None = None
+    seed: Seed = 0
+    minutes: Minutes | None = None
     """The run also ends when its stretches have taken so long together; the learning rate then falls with the clock.
     Such a run does not repeat bit by bit."""
-    save_minutes: float | None = None
+    save_minutes: Minutes | None = None
     """The state is also saved when so much time has passed since the last time."""
-
-    def __post_init__(self) -> None:
-        if any(value is not None and value <= 0 for value in (self.minutes, self.save_minutes)):
-            raise ArgumentError(f"minutes={self.minutes}, save_minutes={self.save_minutes}: give more than 0, or none")
 
 
 @dataclass(frozen=True)
