@@ -67,7 +67,10 @@ def deep(random: Random) -> bytes:
     if random.random() < 0.5:
         pixels = np.moveaxis(pixels, -1, 0)
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, compression=random.choice((None, "zlib")), bigtiff=random.random() < 0.3)
+    shape = random.choice(("rgb", "minisblack"))
+    planes = "separate" if pixels.shape[0] == channels else "contig"
+    stored = {"photometric": shape, "planarconfig": planes} if channels in (3, 4) else {"photometric": "minisblack"}
+    tifffile.imwrite(buffer, pixels, compression=random.choice((None, "zlib")), bigtiff=random.random() < 0.3, **stored)
     return buffer.getvalue()
 
 
