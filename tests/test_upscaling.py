@@ -13,7 +13,7 @@ from PIL import Image
 
 from srquant import upscale, upscaling
 from srquant.api import tiling
-from srquant.errors import ArgumentError, ImageError
+from srquant.errors import ArgumentError, ImageError, OutputError
 from srquant.evaluation import enlarge
 from srquant.images import Calibration, Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
@@ -133,7 +133,7 @@ def test_a_file_into_a_folder(edsr: Model, tmp_path: Path) -> None:
 
 def test_bad_requests(edsr: Model, tmp_path: Path) -> None:
     write_png(tmp_path / "in/a.png", 20, 24)
-    with pytest.raises(ImageError, match="is the input folder itself"):
+    with pytest.raises(OutputError, match="is the input folder itself"):
         upscale(edsr, tmp_path / "in", tmp_path / "in")
     with pytest.raises(ImageError, match="is not there"):
         upscale(edsr, tmp_path / "nowhere.png", tmp_path / "x.png")

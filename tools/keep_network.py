@@ -20,7 +20,7 @@ from typing import Any
 from srquant import Model, load
 from srquant.errors import ArgumentError, SrquantError
 from srquant.evaluation import Scores, evaluate
-from srquant.files import replacing
+from srquant.files import replacing, require_apart
 from srquant.images import find_pairs
 from srquant.networks.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
@@ -54,6 +54,7 @@ def keep(trained: Path, to: Path, data: Sequence[Path], about: str) -> Path:
     halved = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     to.mkdir(parents=True, exist_ok=True)
     kept = to / trained.name
+    require_apart(kept, trained)
     with tempfile.TemporaryDirectory() as name:
         half = Path(name) / trained.name
         write_checkpoint(half, halved, header)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import Field
 
 from srquant.engines.exported import Exported
 from srquant.errors import ArgumentError, ImageError
@@ -15,11 +16,11 @@ from srquant.evaluation import evaluate as _evaluate
 from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
 from srquant.images.pairs import find_pairs
-from srquant.images.tiling import UNBOUNDED_OVERLAP, Tiling
+from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.methods import Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
-from srquant.settings import override
+from srquant.settings import Threads, check, override
 from srquant.upscaling import Done, upscale_file, upscale_tree
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        float(torch.zeros(1, device=device))  # which meta, a device without memory, cannot
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ArgumentError(f"device={name!r} is not available here; use auto or cpu") from error
     return device
 
@@ -131,6 +132,7 @@ def export(
     """
     from srquant.engines.onnx import ExportSettings, export_onnx
 
+    check("threads", threads, Threads | None)
     return export_onnx(model, Path(target), ExportSettings(tile, storage, reduced_range), engine, threads)
 
 
@@ -158,7 +160,7 @@ def evaluate(
     folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
     upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
     whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
-    return _evaluate(upscaler, folders, model.scale, None if whole else tiling(model, tile or 192))
+    return _evaluate(upscaler, folders, model.scale, None if whole else tiling(model, 192 if tile is None else tile))
 
 
 def tiling(model: Model | Exported, tile: int) -> Tiling:
@@ -166,7 +168,11 @@ def tiling(model: Model | Exported, tile: int) -> Tiling:
 
     A quantized network needs all of it: a float network hardly feels the outermost pixels, but there they tip a code
     here and there, and that spreads.
+
+    Raises:
+        ArgumentError: The tile is smaller than 16 pixels or larger than any picture.
     """
+    check("tile", tile, Annotated[int, Field(ge=SMALLEST_TILE, le=1_000_000)])
     if isinstance(model, Exported):
         return model.contract.tiling(tile)
     field = model.network.receptive_field
@@ -194,6 +200,7 @@ def upscale(
 
     Raises:
         ImageError: The picture, or every picture of the folder, cannot be read or written.
+        OutputError: The target is the source, or lies in it.
     """
     source, target = Path(source), Path(target)
     upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model

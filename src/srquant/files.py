@@ -23,6 +23,8 @@ _ABANDONED = 24 * 3600
 _NAME = re.compile(r"\.srquant-(?P<place>[0-9a-f]{8})-(?P<process>\d+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
 _RUN = secrets.token_hex(4)
 """Tells this process from an earlier one of the same number."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""File names that are taken for images, in lower case."""
 
 
 @contextmanager
@@ -118,6 +120,52 @@ def _place() -> str:
     container = Path("/proc/self/ns/pid")
     inside = container.readlink() if container.is_symlink() else ""
     return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:8]
+
+
+def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> None:
+    """Check, before long work starts, that what is read is not overwritten.
+
+    An input file is known by whatever path or link leads to it. A picture is not written among the pictures of an input
+    folder either: the next run would take it for one of them.
+
+    Args:
+        output: The file to write.
+        inputs: Files and folders that are read; None for those that were not given.
+        below: Whether folders are read with all folders in them.
+
+    Raises:
+        OutputError: It is an input, or would become one.
+    """
+    for source in inputs:
+        if source is None:
+            continue
+        if same_file(output, source):
+            raise OutputError(f"cannot write {output}: it is {source}, which is read; choose another name")
+        places = output.resolve().parents if below else (output.resolve().parent,)
+        if output.suffix.lower() in PICTURES and source.is_dir() and source.resolve() in places:
+            raise OutputError(
+                f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
+                f"run; choose another folder"
+            )
+
+
+def require_outside(output: Path, source: Path) -> None:
+    """Check that the results of a folder's pictures do not go into the folder, where the next run would read them.
+
+    Raises:
+        OutputError: The output folder is the source, or lies in it.
+    """
+    if same_file(output, source) or source.resolve() in output.resolve().parents:
+        place = "is the input folder itself" if same_file(output, source) else f"lies in the input folder {source}"
+        raise OutputError(f"cannot write into {output}: it {place}; choose another folder")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file or folder, or would."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def _writable_mode(path: Path) -> bool:

@@ -25,6 +25,7 @@ C = TypeVar("C")
 
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 """Of random numbers."""
+Positive = Annotated[int, Field(ge=1, le=1 << 40)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 """To compute with."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from srquant.bridges import as_tensor
 from srquant.errors import ImageError, SrquantError
-from srquant.files import require_writable
+from srquant.files import require_apart, require_outside, require_writable
 from srquant.images.bicubic import resize
 from srquant.images.picture import Layout, Picture, Pixels, to_layout
 from srquant.images.reading import list_images, read_picture
@@ -49,9 +49,10 @@ def upscale_file(upscaler: Upscaler, source: Path, target: Path, scale: int, til
 
     Raises:
         ImageError: The picture cannot be read, or not be stored under that name.
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or is the picture itself.
         MemoryLimitError: A tile does not fit into memory.
     """
+    require_apart(target, source)
     require_writable(target)
     picture = read_picture(source)
     with bar(f"Enlarging {source.name}", tiling.count(*picture.size)) as shown:
@@ -68,12 +69,15 @@ def upscale_tree(
 
     Raises:
         ImageError: There are no pictures.
+        OutputError: The output folder is the input folder, or lies in it.
     """
-    if target.resolve() == source.resolve():
-        raise ImageError(f"{target} is the input folder itself; choose another one for the output")
+    require_outside(target, source)
     paths = list_images(source, recursive=True)
     if not paths:
         raise ImageError(f"{source} holds no images")
+    sources: dict[str, list[Path]] = {}  # an output above the input may still meet one of its pictures
+    for path in paths:
+        sources.setdefault(path.name, []).append(path)
     written: list[Path] = []
     skipped: list[Path] = []
     failed: list[tuple[Path, str]] = []
@@ -89,6 +93,7 @@ def upscale_tree(
             skipped.append(output)
             return
         try:
+            require_apart(output, *sources.get(output.name, ()))
             require_writable(output)
             with reading:
                 picture = read_picture(path)

@@ -109,3 +109,9 @@ def test_published_scores_alone(run) -> None:
     assert code == 0 and "| PLQ+SAFT | W4A4 | 31.54 | 0.879 |" in text and "| AdaBM | W6A6 |" in text
     code, _, error = run("bench", "published", "RDN", "--bits", 3)
     assert code == 2 and "×4 at 6 bits" in error
+
+
+def test_a_paper_may_leave_a_score_out(run) -> None:
+    code, text, _ = run("bench", "published", "SwinIR-light", "--scale", 2, "--bits", 2)
+    assert code == 0
+    assert "| 32.19 |  |" in text

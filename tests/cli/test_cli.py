@@ -92,6 +92,18 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
         (["--layer", "nothing=8"], "'nothing' matches no layer"),
         (["--device", "cuda:77"], "device='cuda:77' is not available here"),
         (["--patch-size", "8"], "size=8 is too small"),
+        (["--patch-size", "65"], "is that large; give at most 32, which the smallest (5.png) allows, or no size"),
+        (["--patches", "0"], "count=0 is outside 1…100,000"),
+        (["--patches", "1000000000"], "count=1000000000 is outside 1…100,000"),
+        (["--seed", "-1"], "seed=-1 is outside [0, "),
+        (["--value-range", "0"], "value_range=0.0 is outside (0, 65,535]"),
+        (["--value-range", "-1"], "value_range=-1.0 is outside (0, 65,535]"),
+        (["--value-range", "nan"], "value_range=nan is not a finite number"),
+        (["--weight-bits", "9"], "weight_bits=9 is outside 2…8"),
+        (["--device", "meta"], "device='meta' is not available here"),
+        (["--method", "oaptq", "--set", "finetuning.beta1=2"], "finetuning.beta1=2 is outside [0, 1)"),
+        (["--method", "oaptq", "--set", "reconstruction=-1"], "reconstruction=-1 is outside [0, 1,000,000]"),
+        (["--method", "oaptq", "--set", "finetuning.epochs=1e9"], "finetuning.epochs=1e9 is not a whole number"),
     ],
 )
 def test_bad_options_are_one_line_and_leave_nothing(
@@ -141,6 +153,73 @@ def test_bad_input_is_one_line(run, network: Path, low_images: Path, tmp_path: P
         assert message in error
         assert not out.exists()
     assert not list((tmp_path / "locked").iterdir())
+
+
+def test_numbers_of_the_other_commands(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    make_pair(tmp_path / "Set/x4", "1", 4)
+    data, picture = ["--data", tmp_path / "Set/x4"], tmp_path / "o.png"
+    train = ["train", "EDSR", "--data", low_images, "-o", tmp_path / "t.safetensors"]
+    upscale = ["upscale", network, low_images / "0.png", "-o", picture]
+    sensitivity = ["analyze", "sensitivity", network, *data, "--calibration", low_images, "-o", picture]
+    for words, message in (
+        ([*train, "--steps", 0], "steps=0 is outside 1…10,000,000"),
+        ([*train, "--seed", -1], "seed=-1 is outside"),
+        ([*train, "--scale", 0], "scale=0 is outside 1…32"),
+        ([*train, "--set", "training.learning_rate=nan"], "training.learning_rate=nan is not a finite number"),
+        ([*train, "--set", "network.blocks=1000000000000"], "network.blocks=1000000000000 is outside 1…4,096"),
+        ([*upscale, "--tile", 0], "tile=0 is outside 16…"),
+        ([*upscale, "--tile", -16], "tile=-16 is outside 16…"),
+        ([*upscale, "--threads", 0], "threads=0 is outside 1…1,024"),
+        ([*upscale, "--threads", 10**9], "threads=1000000000 is outside 1…1,024"),
+        ([*upscale, "--value-range", "inf"], "value_range=inf is not a finite number"),
+        (["evaluate", network, tmp_path / "Set/x4", "--tile", 0], "tile=0 is outside 16…"),
+        (["inspect", network, "--value-range", -1], "value_range=-1.0 is outside"),
+        ([*sensitivity, "--images", 0], "images=0 is outside 1…"),
+        ([*sensitivity, "--patches", 10**9], "count=1000000000 is outside 1…100,000"),
+        (["analyze", "outliers", network, *data, "-o", picture, "--zoom", 0], "zoom=0 is outside 1…16"),
+        (["analyze", "outliers", network, *data, "-o", picture, "--share", "nan"], "share=nan is outside (0, 1)"),
+        (["analyze", "compare", network, *data, "-o", picture, "--zoom", 100], "zoom=100 is outside 1…16"),
+        (["analyze", "compare", network, *data, "-o", picture, "--size", 0], "size=0 is outside 1…"),
+        (["bench", "published", "RDN", "--bits", 99], "nothing is known of RDN ×4 at 99 bits"),
+        (["export", network, "-o", tmp_path / "o.onnx", "--tile", "0x8"], "tile.0=0 is outside 1…16,384"),
+        (["export", network, "-o", tmp_path / "o.onnx", "--threads", 0], "threads=0 is outside 1…1,024"),
+    ):
+        code, _, error = run(*words)
+        assert (code, error[:7], error.count("\n")) == (2, "error: ", 1), (words, error)
+        assert message in error
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("edsr.pth", "Set")]
+
+
+def test_no_command_overwrites_what_it_reads(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.safetensors"
+    load(network).save(model)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(model)
+    make_pair(tmp_path / "Set/x4", "1", 4)
+    picture = write_png(tmp_path / "p.png", 20, 30)
+    high = tmp_path / "Set/x4/HR/1.png"
+    state = tmp_path / "n.state"  # where a run keeps its state
+    state.write_bytes(network.read_bytes())
+    before = {path: path.read_bytes() for path in (model, state, picture, high)}
+    quantize = ["quantize", model, "--calibration", low_images, "--patches", 2]
+    data = ["--data", tmp_path / "Set/x4"]
+    for words in (
+        [*quantize, "-o", model],
+        [*quantize, "-o", link],
+        ["quantize", state, "--calibration", low_images, "-o", tmp_path / "n.safetensors"],
+        ["upscale", network, picture, "-o", picture],
+        ["upscale", network, low_images, "-o", low_images],
+        ["upscale", network, low_images, "-o", low_images / "x4"],
+        ["train", "EDSR", "--data", low_images, "-o", low_images / "net.safetensors"],
+        ["analyze", "outliers", network, *data, "-o", high],
+        ["analyze", "distributions", network, "--calibration", low_images, "-o", low_images / "0.png"],
+        ["evaluate", network, tmp_path / "Set/x4", "--json", network],
+    ):
+        code, _, error = run(*words)
+        assert (code, error[:7], error.count("\n")) == (2, "error: ", 1), (words, error)
+        assert "cannot write" in error
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(low_images.iterdir())) == 6
 
 
 @pytest.mark.parametrize("command", ["", "quantize", "evaluate", "upscale", "inspect", "train", "demo"])

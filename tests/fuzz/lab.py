@@ -28,8 +28,8 @@ from tests.images.test_pairs import make_pair
 import srquant
 from srquant.cli import main as cli
 from srquant.engines.onnx import ExportSettings, write_onnx
+from srquant.files import PICTURES
 from srquant.images import read_picture
-from srquant.images.reading import SUFFIXES
 from srquant.model import Model
 
 _PATIENCE = 15
@@ -158,7 +158,7 @@ def require_whole(path: Path) -> None:
     assert not path.name.startswith("."), f"{path.name} was left over"
     if path.suffix == ".safetensors":
         srquant.load(path)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in PICTURES:
         assert read_picture(path).pixels.size
     elif path.suffix == ".onnx":
         import onnx

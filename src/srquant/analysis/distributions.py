@@ -8,8 +8,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.errors import ArgumentError
@@ -17,6 +19,7 @@ from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.progress import track
 from srquant.ranges import quantile
+from srquant.settings import check
 from srquant.surgery import flat, fold_batch_norm, observe, survey
 
 
@@ -68,8 +71,10 @@ def distributions(
         weights: Describe the weights of these layers too, after all activations.
 
     Raises:
-        ArgumentError: No layer matches.
+        ArgumentError: No layer matches, or a number breaks its rule.
     """
+    check("share", share, Annotated[float, Field(gt=0, lt=1)])
+    check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
     network, _ = fold_batch_norm(model.network)
     points = [point.name for point in survey(network).points]
     names = [name for name in points if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]

@@ -61,7 +61,8 @@ def outliers(
     from srquant.api import pick_device
     from srquant.report.figures import draw_outliers
 
-    _require_png(output)
+    _require_output(output, network, data)
+    _check_zoom(zoom)
     model = load(network, value_range=value_range).to(pick_device(device))
     low, high = _pick(data, model.scale, image).read()
     results = clip_outliers(model, low, high, share or (0.001, 0.01, 0.05))
@@ -96,7 +97,7 @@ def distributions(
     from srquant.api import pick_device
     from srquant.report.figures import draw_distributions
 
-    _require_png(output)
+    _require_output(output, network, calibration, calibration_hr)
     model = load(network, value_range=value_range).to(pick_device(device))
     images = open_calibration(calibration, calibration_hr, model.scale, count=patches, seed=seed)
     rows = run(model, images, layers=layer or ("*",), weights=weights)
@@ -127,7 +128,7 @@ def bounds(
     from srquant.api import pick_device
     from srquant.report.figures import draw_bounds
 
-    _require_png(output)
+    _require_output(output, network, *model, calibration, calibration_hr)
     opened = load(network, value_range=value_range).to(pick_device(device))
     quantized = {path.stem: load(path) for path in model}
     images = open_calibration(calibration, calibration_hr, opened.scale, count=patches, seed=seed)
@@ -166,8 +167,10 @@ def sensitivity(
     from srquant.api import pick_device
     from srquant.images import find_pairs
     from srquant.report.figures import draw_sensitivity
+    from srquant.settings import Positive, check
 
-    _require_png(output)
+    _require_output(output, network, data, calibration, calibration_hr)
+    check("images", images, Positive)
     configuration = configure(method, bits, edges="none")
     model = load(network, value_range=value_range)
     pairs = [pair for folder in find_pairs(data, model.scale) for pair in folder][:images]
@@ -196,7 +199,7 @@ def learning(
     from srquant.errors import ArgumentError
     from srquant.report.curves import draw_learning
 
-    _require_png(output)
+    _require_output(output, *model)
     records = {path.stem: load(path).record for path in model}
     quantized = {title: record for title, record in records.items() if record is not None}
     for title in records.keys() - quantized.keys():
@@ -229,8 +232,11 @@ def compare(
     from srquant.errors import ArgumentError
     from srquant.evaluation import enlarge, score
     from srquant.report.figures import draw_comparison
+    from srquant.settings import Positive, check
 
-    _require_png(output)
+    _require_output(output, *model, data)
+    _check_zoom(zoom)
+    check("size", size, Positive)
     models = {path: load(path).to(pick_device(device)) for path in model}
     scales = {opened.scale for opened in models.values()}
     if len(scales) > 1:
@@ -246,13 +252,31 @@ def compare(
     print(f"wrote {output}: top,left,size = {','.join(map(str, window))}")
 
 
-def _require_png(output: Path) -> None:
+def _require_output(output: Path, *inputs: Path | None) -> None:
+    """Check that a figure, and its numbers beside it, can be written without harm to what is read."""
     from srquant.errors import ArgumentError
-    from srquant.files import require_writable
+    from srquant.files import require_apart, require_writable
 
+    read = [part for path in inputs if path is not None for part in _folders(path)]
     if output.suffix != ".png":
         raise ArgumentError(f"--output {output}: figures are written as .png files; give a name that ends so")
+    for path in (output, output.with_suffix(".csv")):
+        require_apart(path, *read)
     require_writable(output)
+
+
+def _folders(path: Path) -> list[Path]:
+    """What is read of an input: a file, a folder of pictures, or the pair folders in it."""
+    pairs = [high.parent for high in path.rglob("HR")] if path.is_dir() else []
+    return [pair / part for pair in pairs for part in ("HR", "LR")] or [path]
+
+
+def _check_zoom(zoom: int) -> None:
+    from pydantic import Field
+
+    from srquant.settings import check
+
+    check("zoom", zoom, Annotated[int, Field(ge=1, le=16)])
 
 
 def _pick(data: Path, scale: int, image: str | None) -> Pair:

@@ -48,7 +48,7 @@ def oaptq_ablation(
     weight_bits: WeightBits = None,
     edges: EdgeOption = Edges.eight_bit,
     patches: Patches = 100,
-    patch_size: PatchSize = 96,
+    patch_size: PatchSize = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another field of oaptq, in all rows: finetuning.precision=bf16 …")
     ] = None,
@@ -89,7 +89,7 @@ def methods(
     weight_bits: WeightBits = None,
     edges: EdgeOption = Edges.eight_bit,
     patches: Patches = 100,
-    patch_size: PatchSize = 96,
+    patch_size: PatchSize = None,
     seed: Seed = 0,
     value_range: ValueRange = None,
     device: Device = "auto",
@@ -145,18 +145,20 @@ def _run(
     rows: Mapping[str, Method],
     value_range: float | None,
     device: str,
-    published: Mapping[str, Mapping[str, Sequence[float]]] | None,
+    published: Mapping[str, Mapping[str, Sequence[float | None]]] | None,
     beside: Callable[[int], str] | None = None,
 ) -> None:
     from srquant import load
     from srquant.api import pick_device
     from srquant.errors import ArgumentError
-    from srquant.files import replacing, require_writable
+    from srquant.files import replacing, require_apart, require_writable
     from srquant.images import find_pairs
     from srquant.report.benchmark import run_benchmark
 
     if output.suffix != ".json":
         raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")
+    for ending in (".json", ".md", ".state"):
+        require_apart(output.with_suffix(ending), network, *data)
     require_writable(output)
     model = load(network, value_range=value_range).to(pick_device(device))
     known = "" if beside is None else "\n" + beside(model.scale)

@@ -49,9 +49,10 @@ def evaluate(
     from srquant.cli.opening import open_any
     from srquant.cli.tables import print_scores
     from srquant.evaluation import write_scores
-    from srquant.files import require_writable
+    from srquant.files import require_apart, require_writable
 
     if json is not None:
+        require_apart(json, model, *data)
         require_writable(json)
     opened = open_any(model, value_range, engine, threads)
     scores = run(opened, *data, tile=tile, border=border.value, device=device)

@@ -26,7 +26,7 @@ class Storage(StrEnum):
 EngineOption = Annotated[
     Engine | None, typer.Option(help="Runs .onnx files that srquant exported; the first that is installed.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="How many to compute with; all cores if not given.")]
+Threads = Annotated[int | None, typer.Option(help="How many to compute with; all cores if not given.")]
 
 
 def export(
@@ -56,8 +56,10 @@ def export(
     """
     from srquant import export as run
     from srquant import load
+    from srquant.files import require_apart
 
     size = parse_tile(tile)
+    require_apart(output, model)
     agreement = run(
         load(model),
         output,

@@ -14,14 +14,17 @@ def open_any(path: Path, value_range: float | None, engine: str | None, threads:
     """A model, or an exported file in an engine, by the file's name.
 
     Raises:
-        ArgumentError: An engine was named for a model that is no ``.onnx`` file.
+        ArgumentError: The number of threads breaks its rule, or an engine was named for a model that is no ``.onnx``
+            file.
         SrquantError: It cannot be opened.
     """
     import torch
 
     from srquant import load, open_exported
     from srquant.errors import ArgumentError
+    from srquant.settings import Threads, check
 
+    check("threads", threads, Threads | None)
     if path.suffix == ".onnx":
         return open_exported(path, engine, threads)
     if engine is not None:

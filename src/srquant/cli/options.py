@@ -26,8 +26,10 @@ WeightBits = Annotated[int | None, typer.Option(help="Of weights, if not as --bi
 EdgeOption = Annotated[
     Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
 ]
-Patches = Annotated[int, typer.Option(help="Calibration patches.")]
-PatchSize = Annotated[int, typer.Option(help="Their height and width; smaller images allow less.")]
+Patches = Annotated[int, typer.Option(help="Calibration patches, up to 100,000.")]
+PatchSize = Annotated[
+    int | None, typer.Option(help="Their height and width, 96 if not given; less where the smallest image is smaller.")
+]
 Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")
@@ -44,7 +46,7 @@ HighFolder = Annotated[
 
 
 def open_calibration(
-    low: Path | None, high: Path | None, scale: int, *, count: int, size: int = 96, seed: int = 0
+    low: Path | None, high: Path | None, scale: int, *, count: int, size: int | None = None, seed: int = 0
 ) -> Calibration:
     """Calibration patches of whichever folder was given.
 

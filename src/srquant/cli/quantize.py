@@ -36,7 +36,7 @@ def quantize(
     calibration: LowFolder = None,
     calibration_hr: HighFolder = None,
     patches: Patches = 100,
-    patch_size: PatchSize = 96,
+    patch_size: PatchSize = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +68,7 @@ def quantize(
     from srquant import quantize as run
     from srquant.cli.tables import print_coverage, print_file
     from srquant.errors import ArgumentError
-    from srquant.files import require_writable
+    from srquant.files import require_apart, require_writable
     from srquant.processes import is_first
 
     configuration = configure(
@@ -76,13 +76,15 @@ def quantize(
     )
     if output.suffix != ".safetensors":
         raise ArgumentError(f"--output {output}: models are written as .safetensors files; give a name that ends so")
+    state = output.with_suffix(".state")
+    for path in (output, state):
+        require_apart(path, network, calibration, calibration_hr)
     require_writable(output)
     model = load(network, value_range=value_range)
     images = open_calibration(calibration, calibration_hr, model.scale, count=patches, size=patch_size, seed=seed)
     first = is_first()
     if first:
         print(f"calibrating on {images.describe()}")
-    state = output.with_suffix(".state")
     quantized = run(model, images, configuration, state=state, device=device)
     if first:
         print_coverage(quantized)

@@ -42,7 +42,7 @@ def train(
 
     from srquant.api import describe_device, pick_device
     from srquant.errors import ArgumentError
-    from srquant.files import require_writable
+    from srquant.files import require_apart, require_writable
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
     from srquant.report.curves import write_curve
@@ -57,6 +57,8 @@ def train(
         raise ArgumentError(f"--output {output}: weights are written as .safetensors files; give a name that ends so")
     recipe = Recipe(replace(kind.Config(), scale=scale), TrainingConfig(steps=steps, seed=seed))
     recipe = override(recipe, set_ or ())
+    for ending in (".safetensors", ".state", ".png", ".json"):
+        require_apart(output.with_suffix(ending), data, below=True)
     require_writable(output)
     photographs = Photographs.of(data, scale, recipe.training.patch)
     torch.manual_seed(seed)

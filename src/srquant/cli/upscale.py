@@ -36,7 +36,9 @@ def upscale(
     from srquant import upscale as run
     from srquant.cli.opening import open_any
     from srquant.errors import ImageError
+    from srquant.files import require_apart
 
+    require_apart(output, model)
     opened = open_any(model, value_range, engine, threads)
     done = run(opened, input, output, tile=tile, skip_existing=skip_existing, device=device)
     skipped = f", {len(done.skipped)} were there already" if done.skipped else ""

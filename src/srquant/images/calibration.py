@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from srquant.bridges import planes
 from srquant.errors import ArgumentError, ImageError
 from srquant.images.bicubic import crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
+from srquant.settings import Seed, check
 
 SMALLEST_PATCH = 16
 """Pixels; smaller LR images carry too little to calibrate on."""
+LARGEST_COUNT = 100_000
+"""Patches: 2DQuant, which draws most, uses 96,000 in all. More change no range any more, and would take days."""
+_USUAL_PATCH = 96
 _KEPT_BYTES = 64 << 20
 """Patches kept in memory, at most; the others are read again."""
 
@@ -51,21 +57,38 @@ class Calibration:
     )
 
     @classmethod
-    def from_low_resolution(cls, folder: Path | str, *, count: int = 100, size: int = 96, seed: int = 0) -> Calibration:
+    def from_low_resolution(
+        cls, folder: Path | str, *, count: int = 100, size: int | None = None, seed: int = 0
+    ) -> Calibration:
         """Patches of the LR images in a folder.
 
+        Args:
+            folder: Of the images.
+            count: How many patches, at most 100,000.
+            size: Their height and width, at least 16, less where the smallest image allows no more; 96 if None.
+            seed: Decides which.
+
         Raises:
+            ArgumentError: A number breaks its rule, or no image is as large as the size.
             ImageError: The folder is empty, or an image is smaller than 16 pixels.
         """
         return _open(Path(folder), count, size, seed, 1)
 
     @classmethod
     def from_photographs(
-        cls, folder: Path | str, scale: int, *, count: int = 100, size: int = 96, seed: int = 0
+        cls, folder: Path | str, scale: int, *, count: int = 100, size: int | None = None, seed: int = 0
     ) -> Calibration:
         """Patches of LR images that are made from photographs by MATLAB's bicubic.
 
+        Args:
+            folder: Of the photographs.
+            scale: How many times smaller LR images are.
+            count: How many patches, at most 100,000.
+            size: As of :meth:`from_low_resolution`.
+            seed: Decides which.
+
         Raises:
+            ArgumentError: A number breaks its rule, or no LR image would be as large as the size.
             ImageError: The folder is empty, or an LR image would be smaller than 16 pixels.
         """
         return _open(Path(folder), count, size, seed, scale)
@@ -121,10 +144,12 @@ class Calibration:
         )
 
 
-def _open(folder: Path, count: int, size: int, seed: int, shrink: int) -> Calibration:
-    if count < 1:
-        raise ArgumentError(f"count={count} calibration patches; at least 1 is needed")
-    if size < SMALLEST_PATCH:
+def _open(folder: Path, count: int, size: int | None, seed: int, shrink: int) -> Calibration:
+    check("count", count, Annotated[int, Field(ge=1, le=LARGEST_COUNT)])
+    check("seed", seed, Seed)
+    check("scale", shrink, Annotated[int, Field(ge=1, le=32)])
+    check("size", size, int | None)
+    if size is not None and size < SMALLEST_PATCH:
         raise ArgumentError(f"size={size} is too small a calibration patch; at least {SMALLEST_PATCH} is needed")
     images = list_images(folder)
     if not images:
@@ -138,8 +163,15 @@ def _open(folder: Path, count: int, size: int, seed: int, shrink: int) -> Calibr
             f"{images[smallest]} is {width}x{height}{made}; calibration images need at least "
             f"{SMALLEST_PATCH}x{SMALLEST_PATCH} pixels: remove it or use larger images"
         )
-    fitting = min(size, *sizes[smallest])
-    return Calibration(tuple(images), tuple((h, w) for h, w in sizes), count, fitting, seed, shrink, size)
+    most = min(sizes[smallest])
+    if size is not None and size > max(min(sides) for sides in sizes):
+        raise ArgumentError(
+            f"size={size}: no calibration image in {folder} is that large; give at most {most}, which the smallest "
+            f"({images[smallest].name}) allows, or no size"
+        )
+    wanted = _USUAL_PATCH if size is None else size
+    fitting = min(wanted, most)
+    return Calibration(tuple(images), tuple((h, w) for h, w in sizes), count, fitting, seed, shrink, wanted)
 
 
 def _read_low(path: Path, shrink: int) -> NDArray[np.uint8]:

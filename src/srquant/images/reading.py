@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from srquant.errors import ImageError
+from srquant.files import PICTURES
 from srquant.images.picture import Layout, Picture, Pixels
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""File names that are taken for images, in lower case."""
 
 _ORIENTATION = 0x0112
 _EXIF_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -73,7 +71,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder")
     paths = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file())
 
 
 @contextlib.contextmanager
@@ -86,7 +84,7 @@ def _opened(path: Path) -> Generator[Image.Image]:
             with Image.open(path) as image:
                 yield image
     except UnidentifiedImageError as error:
-        kind = "empty" if path.stat().st_size == 0 else f"not an image ({', '.join(SUFFIXES)} are read)"
+        kind = "empty" if path.stat().st_size == 0 else f"not an image ({', '.join(PICTURES)} are read)"
         raise ImageError(f"{path} is {kind}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(

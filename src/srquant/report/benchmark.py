@@ -69,7 +69,7 @@ class Benchmark:
     calibration: str
     rows: tuple[BenchmarkRow, ...]
 
-    def markdown(self, published: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> str:
+    def markdown(self, published: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None) -> str:
         """The table, with published PSNR beside the measured where there is any."""
         sets = list(self.rows[0].scores)
         header = ["", "bits", "weights", "edges", "quantized", "seconds"]
@@ -90,7 +90,7 @@ class Benchmark:
         return f"{self.network}; {self.calibration}; last iterate, no ensemble\n\n{table}\n"
 
 
-def ablation_of_the_paper() -> dict[str, dict[str, Sequence[float]]]:
+def ablation_of_the_paper() -> dict[str, Mapping[str, Sequence[float | None]]]:
     """OAPTQ's table 4, by the names of :func:`ablation`: EDSR-baseline ×4, W4A4; it has no PLQ+VFT."""
     return {row.method: row.scores for row in all_published() if row.source == "OAPTQ, table 4"}
 

@@ -24,7 +24,8 @@ class PublishedRow:
         activation_bits: Of activations.
         source: Paper and table that print it.
         note: What else must be known for a fair comparison: which layers have more bits, what was read uncertainly.
-        scores: PSNR in dB and SSIM, on Y, a border of ``scale`` pixels cropped, for each data set that is printed.
+        scores: PSNR in dB and SSIM (None where not printed), on Y, a border of ``scale`` pixels cropped, for each data
+            set.
     """
 
     network: str
@@ -34,7 +35,7 @@ class PublishedRow:
     activation_bits: int
     source: str
     note: str
-    scores: dict[str, Sequence[float]]
+    scores: dict[str, tuple[float, float | None]]
 
     @property
     def bits(self) -> str:
@@ -83,7 +84,7 @@ def published_markdown(rows: Sequence[PublishedRow]) -> str:
         cells = [row.method, row.bits]
         for name in sets:
             score = row.scores.get(name)
-            cells += [f"{score[0]:.2f}", f"{score[1]:.4g}"] if score else ["", ""]
+            cells += ["", ""] if score is None else [f"{score[0]:.2f}", "" if score[1] is None else f"{score[1]:.4g}"]
         lines.append([*cells, f"{row.source} ({row.note})" if row.note else row.source])
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return f"Published on {rows[0].network} ×{rows[0].scale}, of another training\n\n{table}\n"
