@@ -122,6 +122,22 @@ def _place() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:8]
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no, where the path can be none, being too long or behind a closed folder."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; no, where the path can be none, being too long or behind a closed folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> None:
     """Check, before long work starts, that what is read is not overwritten.
 
@@ -142,7 +158,7 @@ def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> No
         if same_file(output, source):
             raise OutputError(f"cannot write {output}: it is {source}, which is read; choose another name")
         places = output.resolve().parents if below else (output.resolve().parent,)
-        if output.suffix.lower() in PICTURES and source.is_dir() and source.resolve() in places:
+        if output.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in places:
             raise OutputError(
                 f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
                 f"run; choose another folder"

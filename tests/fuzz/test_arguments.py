@@ -114,9 +114,9 @@ def arguments(random: Random, command: str) -> list[str]:
     words = list(given)
     if command == "train":
         words += [word for field in TRAINING for word in ("--set", field)]
-    if random.random() < 0.25:  # another file, or none
-        place = random.choice([number for number, word in enumerate(words) if word in FILES])
-        words[place] = random.choice(FILES)
+    files = [number for number, word in enumerate(words) if word in FILES]
+    if files and random.random() < 0.25:  # another file, or none
+        words[random.choice(files)] = random.choice(FILES)
     if random.random() < 0.1:
         del words[random.randrange(len(words))]
     for _ in range(random.choice((1, 1, 1, 2, 3))):
