@@ -153,14 +153,14 @@ def use(lab: Lab, random: Random, suffix: str, picture: bytes) -> None:
             lab.law("train", "EDSR", *words, "-o", lab.out / "n.safetensors")
 
 
-@fuzzing(110)
+@fuzzing(90)
 @given(random=seeds())
 def test_pictures_of_all_kinds(lab: Lab, random: Random) -> None:
     lab.clear()
     use(lab, random, *content(random))
 
 
-@fuzzing(70)
+@fuzzing(50)
 @given(random=seeds())
 def test_damaged_pictures(lab: Lab, random: Random) -> None:
     lab.clear()

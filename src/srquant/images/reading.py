@@ -17,6 +17,7 @@ from srquant.files import PICTURES, is_file, is_folder
 from srquant.images.picture import Layout, Picture, Pixels
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
 _EXIF_FORMATS = ("JPEG", "PNG", "WEBP")
 """Formats in which EXIF is a block of its own; in TIFF its entries describe the file itself."""
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -39,9 +40,7 @@ def read_picture(path: Path) -> Picture:
             any sensible picture.
     """
     with _opened(path) as image:
-        # Before anything loads the pixels, which forgets how they are stored.
-        stored = str([tile[3] for tile in getattr(image, "tile", ())])
-        deep = "16" in stored and not image.mode.startswith("I")
+        deep = _is_deep(image) and not image.mode.startswith("I")
         exif = image.getexif()
         turn = _TURNS.get(exif.pop(_ORIENTATION, 1))
         pixels = _read_deep(path, image.format) if deep else _pixels(image, path)
@@ -99,6 +98,14 @@ def _opened(path: Path) -> Generator[Image.Image]:
         # The libraries raise whatever Python raises on damaged files.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {reason}") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it has 16 bits a channel; to be asked before the pixels are loaded, which forgets how they are stored."""
+    if image.format == "TIFF":
+        bits = cast(Any, image).tag_v2.get(_BITS_PER_SAMPLE, ())
+        return 16 in (bits if isinstance(bits, tuple) else (bits,))
+    return "16" in str([tile[3] for tile in getattr(image, "tile", ())])
 
 
 def _pixels(image: Image.Image, path: Path) -> Pixels:
