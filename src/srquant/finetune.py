@@ -43,6 +43,13 @@ _SAVE_EVERY = 50
 """Steps between two savings of the state."""
 _ROWS = 30
 """Of the curve, where the length of a run is given in steps."""
+_PROBES = 4
+"""Patches on which a network before and after learning is compared."""
+_WORSE = 1.25
+"""How many times as far as before a network may be from its teacher: a short run can end a little further."""
+_LOST = 0.75
+"""Distance from the teacher, as a share of its images' contrast, up to which learning never counts as diverged: next to
+a good start any end is many times worse."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +168,19 @@ def finetune(
         A row for each epoch.
 
     Raises:
-        FinetuningError: The loss is not finite (the layer is named, the last good state kept), or the state belongs to
-            another run.
+        FinetuningError: The loss is not finite (the layer is named, the last good state kept), learning
+            diverged, or the state belongs to another run.
     """
     student.requires_grad_(False)
     with processes(next(teacher.parameters()).device) as group:
         run = _Run(student, teacher, patches, stages, loss, settings, state, group)
+        before = run.measure()
         run.resume()
         with bar("Finetuning", run.total, run.step) as shown:
             while run.step < run.total:
                 parts = run.learn()
                 shown.advance(1, "  ".join(f"{name} {value:.4f}" for name, value in parts.items()))
+        run.require_better(before)
     student.requires_grad_(False)
     return tuple(run.epochs)
 
@@ -220,6 +229,34 @@ class _Run:
         for value in self.teacher.state_dict().values():
             digest.update(value.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @torch.no_grad()
+    def measure(self) -> float:
+        """How far the student's images are from the teacher's on a few patches, next to how far those are from gray:
+        their mean absolute distances. In all processes the same.
+        """
+        error = spread = 0.0
+        for index in range(min(_PROBES, len(self.patches))):
+            images = to_network(self.teacher, self.patches.batch([index]))
+            with self.autocast:
+                expected, found = (network(images).float() for network in (self.teacher, self.student))
+            error += float((found - expected).abs().mean())
+            spread += float((expected - expected.mean()).abs().mean())
+        return error / max(spread, _TINY)
+
+    def require_better(self, before: float) -> None:
+        """Refuse what was learned if it diverged: if it is not finite, or its images are those of another network."""
+        after = self.measure()
+        finite = all(bool(parameter.isfinite().all()) for parameter in self.mover.parameters.values())
+        if finite and after <= max(_WORSE * before, _LOST):
+            return
+        if self.path is not None and self.group.first:
+            self.path.unlink(missing_ok=True)  # it would end here again
+        where = f"its images' distance from the float network's went from {before:.2g} to {after:.2g} of their contrast"
+        raise FinetuningError(
+            f"learning diverged: {where if finite else 'bounds became NaN or infinite'}; lower the learning rate "
+            f"({self.settings.rate:g})"
+        )
 
     def learn(self) -> dict[str, float]:
         """Take one step; give the parts of the loss before it."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tests.conftest import small_networks, write_png
 from torch import Tensor
 
+from srquant import configure
 from srquant import finetune as finetuning
 from srquant.errors import ArgumentError, FinetuningError
 from srquant.finetune import LearningSettings, normalised_distance
@@ -380,3 +381,24 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
 def test_bad_settings(make, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+@pytest.mark.parametrize("network", ["edsr", "swinir"])
+@pytest.mark.parametrize(("name", "rate"), [("oaptq", 1e30), ("oaptq", 10), ("2dquant", 1e30), ("2dquant", 10)])
+def test_learning_that_diverged_gives_no_model(
+    networks, patches: Calibration, tmp_path: Path, network: str, name: str, rate: float
+) -> None:
+    method = configure(name, settings=["finetuning.epochs=2", "finetuning.batch=2", f"finetuning.rate={rate}"])
+    if name == "2dquant":
+        method = replace(method, finetuning=replace(method.finetuning, steps=6))
+    with pytest.raises(FinetuningError, match=r"diverged|became NaN or infinite") as caught:
+        method.quantize(Model(networks[network], network), patches, tmp_path / "run.state")
+    assert "lower the learning rate" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_learning_that_is_not_needed_is_no_divergence(edsr: Model, patches: Calibration) -> None:
+    """At 8 bits the first loss is so small that any end may be many times as large."""
+    model = configure("srquant", 8, settings=["finetuning.epochs=3", "finetuning.rate=0.02"]).quantize(edsr, patches)
+    assert model.record is not None
+    assert model.record.curve
