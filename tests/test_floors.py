@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 LADDER, FLAT = "each uses those named before it", "strangers to each other"
 TOOLS = ("errors", "bridges", "files", "kernels", "compiled", "functional", "integers", "memory", "packing", "plugins")
-MORE_TOOLS = ("processes", "progress", "settings", "sorted_values")
+MORE_TOOLS = ("processes", "progress", "settings", "sorted_values", "states")
 FLOORS = (
     (LADDER, (*TOOLS, *MORE_TOOLS)),
     (FLAT, ("quantizers", "ranges", "networks", "images", "metrics")),

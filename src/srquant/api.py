@@ -13,6 +13,7 @@ from srquant.engines.exported import Exported
 from srquant.errors import ArgumentError, ImageError
 from srquant.evaluation import Scores
 from srquant.evaluation import evaluate as _evaluate
+from srquant.files import is_file, is_folder
 from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
 from srquant.images.pairs import find_pairs
@@ -205,11 +206,11 @@ def upscale(
     source, target = Path(source), Path(target)
     upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
     cut = tiling(model, tile)
-    if source.is_dir():
+    if is_folder(source):
         return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing)
-    if target.is_dir():
+    if is_folder(target):
         target = target / source.name
-    if skip_existing and target.exists():
+    if skip_existing and is_file(target):
         return Done((), (target,), ())
     upscale_file(upscaler, source, target, model.scale, cut)
     return Done((target,), (), ())

@@ -1,15 +1,28 @@
-"""Writing files so that an interruption loses nothing."""
+"""Writing files so that an interruption loses nothing.
+
+A process that is killed cannot remove its temporary file. The name of that file therefore says who writes it, and the
+next one who writes into the same folder removes what nobody writes any more.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
+import socket
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from srquant.errors import OutputError
 
+_ABANDONED = 24 * 3600
+"""Seconds without a change after which a temporary file is taken for abandoned, whoever wrote it."""
+_NAME = re.compile(r"\.srquant-(?P<place>[0-9a-f]{8})-(?P<process>\d+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
+_RUN = secrets.token_hex(4)
+"""Tells this process from an earlier one of the same number."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names that are taken for images, in lower case."""
 
@@ -19,13 +32,14 @@ def replacing(path: Path) -> Generator[Path]:
     """Give a temporary path in the folder of ``path``; rename it to ``path`` on success.
 
     If the body raises (Ctrl-C included) the temporary file is removed and whatever stood at
-    ``path`` before stays untouched.
+    ``path`` before stays untouched. Temporary files in this folder whose process was killed are removed.
 
     Raises:
         OutputError: The folder or the file cannot be written.
     """
     require_writable(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    _remove_abandoned(path.parent)
+    temporary = _temporary(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user's umask has it; some writers make files private
@@ -46,21 +60,82 @@ def require_writable(path: Path) -> None:
     Raises:
         OutputError: ``path`` is a folder, or its folder cannot be created or written.
     """
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give a file name")
     try:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; give a file name")
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _writable_mode(path.parent):
             raise PermissionError(13, "the folder is read-only")
-        probe = path.parent / f".{secrets.token_hex(8)}"
+        probe = _temporary(path)
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose a folder that can be written"
         ) from error
     if path.exists() and not _writable_mode(path):
         raise OutputError(f"cannot write {path}: the file is read-only; remove it or choose another name")
+
+
+def _temporary(path: Path) -> Path:
+    """A new name beside ``path``, hidden, that says who writes there."""
+    return path.with_name(f".srquant-{_place()}-{os.getpid()}-{_RUN}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    with suppress(OSError):  # a folder that can be written and not listed
+        for file in os.scandir(folder):
+            name = _NAME.fullmatch(file.name)
+            if name is not None:
+                with suppress(OSError):  # another process has just removed or renamed it
+                    if _is_abandoned(name, file.stat().st_mtime):
+                        Path(file).unlink()
+
+
+def _is_abandoned(name: re.Match[str], changed: float) -> bool:
+    """Whether a temporary file of this name, last changed at this time, is written by nobody any more."""
+    if time.time() - changed > _ABANDONED:
+        return True
+    if name["place"] != _place():
+        return False  # on a shared disk; who runs on the other machine is unknown here
+    process = int(name["process"])
+    return name["run"] != _RUN if process == os.getpid() else not _runs(process)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number; assumed where asking would end it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+def _place() -> str:
+    """Where process numbers have one meaning: the machine, and inside it the container."""
+    container = Path("/proc/self/ns/pid")
+    inside = container.readlink() if container.is_symlink() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:8]
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no, where the path can be none, being too long or behind a closed folder."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; no, where the path can be none, being too long or behind a closed folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> None:
@@ -83,7 +158,7 @@ def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> No
         if same_file(output, source):
             raise OutputError(f"cannot write {output}: it is {source}, which is read; choose another name")
         places = output.resolve().parents if below else (output.resolve().parent,)
-        if output.suffix.lower() in PICTURES and source.is_dir() and source.resolve() in places:
+        if output.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in places:
             raise OutputError(
                 f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
                 f"run; choose another folder"

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from srquant.bridges import autocast, modules_of, vector_norm
 from srquant.compiled import compiled, flat_array, memory_order
 from srquant.errors import FinetuningError
-from srquant.files import replacing
 from srquant.images.calibration import Calibration
 from srquant.networks.base import SRNetwork
 from srquant.networks.probing import hooks
@@ -32,6 +31,7 @@ from srquant.processes import Processes, processes
 from srquant.progress import bar
 from srquant.quantizers import Quantizer
 from srquant.settings import Checked, Seed, to_json
+from srquant.states import read_state, write_state
 from srquant.surgery import to_network
 
 _TINY = 1e-12
@@ -348,28 +348,23 @@ class _Run:
     def _save(self) -> None:
         if self.path is None or not self.group.first:
             return
-        state = {
-            "identity": self.identity,
+        state: dict[str, Any] = {
             "step": self.step,
             "sums": self.sums,
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "parameters": {name: parameter.detach() for name, parameter in self.mover.parameters.items()},
             "adam": self.mover.adam.state_dict(),
         }
-        with replacing(self.path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.path, self.identity, state)
 
     def resume(self) -> None:
         """Go on from the state on disk, if there is one."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return
         device = next(self.teacher.parameters()).device
-        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        if state["identity"] != self.identity:
-            raise FinetuningError(
-                f"{self.path} holds an unfinished run of another configuration; give the same options to go on with "
-                f"it, or remove the file to start anew"
-            )
+        state = read_state(self.path, self.identity, device, FinetuningError)
+        if state is None:
+            return
         self.step, self.sums = state["step"], state["sums"]
         self.epochs = [Epoch(**row) for row in state["epochs"]]
         with torch.no_grad():

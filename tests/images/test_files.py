@@ -139,6 +139,28 @@ def test_compressed_sixteen_bit_tiff(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(tmp_path / "x.tif").pixels, pixels)
 
 
+def test_sixteen_bit_tiff_with_a_plane_for_each_channel(tmp_path: Path) -> None:
+    pixels = noise(Layout(depth=16))
+    planes = np.moveaxis(pixels, -1, 0)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(read_picture(tmp_path / "x.tif").pixels, pixels)
+
+
+def test_a_folder_behind_a_closed_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: Path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(ImageError, match="cannot be read: Permission denied"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_picture, read_size, list_images])
+def test_a_name_longer_than_disks_allow(tmp_path: Path, read) -> None:
+    with pytest.raises(ImageError, match="is not"):
+        read(tmp_path / f"{'x' * 300}.png")
+
+
 def png_bytes() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noise(Layout())).save(buffer, "PNG")

@@ -267,7 +267,9 @@ def _require_output(output: Path, *inputs: Path | None) -> None:
 
 def _folders(path: Path) -> list[Path]:
     """What is read of an input: a file, a folder of pictures, or the pair folders in it."""
-    pairs = [high.parent for high in path.rglob("HR")] if path.is_dir() else []
+    from srquant.files import is_folder
+
+    pairs = [high.parent for high in path.rglob("HR")] if is_folder(path) else []
     return [pair / part for pair in pairs for part in ("HR", "LR")] or [path]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from srquant.bridges import planes
 from srquant.errors import ImageError
+from srquant.files import is_folder
 from srquant.images.bicubic import Border, crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
 
@@ -66,7 +67,7 @@ def find_pairs(folder: Path, scale: int, border: Border = "replicate") -> list[P
         ImageError: Nothing is found, the only pair folder has another scale, an LR image is missing, or a size is not
             ``scale`` times the other.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ImageError(f"{folder} is not a folder of images or of pairs (HR and LR)")
     if _is_pair_folder(folder):
         return [_open(folder, folder, scale, border)]

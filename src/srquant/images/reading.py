@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from srquant.errors import ImageError
-from srquant.files import PICTURES
+from srquant.errors import ImageError, SrquantError
+from srquant.files import PICTURES, is_file, is_folder
 from srquant.images.picture import Layout, Picture, Pixels
 
 _ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 258
 _EXIF_FORMATS = ("JPEG", "PNG", "WEBP")
 """Formats in which EXIF is a block of its own; in TIFF its entries describe the file itself."""
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -39,9 +40,7 @@ def read_picture(path: Path) -> Picture:
             any sensible picture.
     """
     with _opened(path) as image:
-        # Before anything loads the pixels, which forgets how they are stored.
-        stored = str([tile[3] for tile in getattr(image, "tile", ())])
-        deep = "16" in stored and not image.mode.startswith("I")
+        deep = _is_deep(image) and not image.mode.startswith("I")
         exif = image.getexif()
         turn = _TURNS.get(exif.pop(_ORIENTATION, 1))
         pixels = _read_deep(path, image.format) if deep else _pixels(image, path)
@@ -68,16 +67,19 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     Raises:
         ImageError: The folder does not exist.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ImageError(f"{folder} is not a folder")
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file())
+    try:
+        paths = [p for p in (folder.rglob("*") if recursive else folder.iterdir()) if p.suffix.lower() in PICTURES]
+    except OSError as error:
+        raise ImageError(f"{folder} cannot be read: {error.strerror or error}") from error
+    return sorted(p for p in paths if not p.name.startswith(".") and is_file(p))
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Generator[Image.Image]:
-    if not path.is_file():
-        raise ImageError(f"{path} is {'a folder, not an image' if path.is_dir() else 'not there'}")
+    if not is_file(path):
+        raise ImageError(f"{path} is {'a folder, not an image' if is_folder(path) else 'not there'}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; neither is the user's
@@ -90,8 +92,20 @@ def _opened(path: Path) -> Generator[Image.Image]:
         raise ImageError(
             f"{path} claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; cut it first"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {error}") from error
+    except (SrquantError, MemoryError):
+        raise
+    except Exception as error:
+        # The libraries raise whatever Python raises on damaged files.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {reason}") from error
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it has 16 bits a channel; to be asked before the pixels are loaded, which forgets how they are stored."""
+    if image.format == "TIFF":
+        bits = cast(Any, image).tag_v2.get(_BITS_PER_SAMPLE, ())
+        return 16 in (bits if isinstance(bits, tuple) else (bits,))
+    return "16" in str([tile[3] for tile in getattr(image, "tile", ())])
 
 
 def _pixels(image: Image.Image, path: Path) -> Pixels:
@@ -123,7 +137,19 @@ def _read_deep(path: Path, kind: str | None) -> Pixels:
         import tifffile
 
         try:
-            return tifffile.imread(path, key=0).astype(np.uint16)
+            with tifffile.TiffFile(path) as file:
+                page = cast(Any, file.pages[0])
+                pixels, axes = page.asarray(), page.axes
         except (tifffile.TiffFileError, ValueError, KeyError) as error:
             raise ImageError(f"{path} is a 16-bit TIFF in a compression that cannot be read: {error}") from error
+        if axes == "SYX":  # a plane for each channel
+            pixels, axes = np.moveaxis(pixels, 0, -1), "YXS"
+        elif axes == "YX":
+            pixels, axes = pixels[..., None], "YXS"
+        if pixels.dtype != np.uint16 or axes != "YXS" or not 1 <= pixels.shape[-1] <= 4:
+            raise ImageError(
+                f"{path} stores {pixels.dtype} of shape {'x'.join(map(str, pixels.shape))}; of TIFFs with 16 bits a "
+                f"channel, unsigned ones with 1 to 4 channels can be read"
+            )
+        return pixels
     raise ImageError(f"{path} has 16 bits a channel; that is read from PNG and TIFF only")

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from srquant.bridges import as_tensor, autocast, channels_last
 from srquant.errors import ArgumentError, TrainingError
-from srquant.files import replacing, require_writable
+from srquant.files import require_writable
 from srquant.metrics import psnr
 from srquant.networks.base import SRNetwork
 from srquant.processes import Processes, processes
 from srquant.progress import Bar, bar
 from srquant.settings import Checked, Seed, to_json
+from srquant.states import read_state, write_state
 from srquant.training.photographs import Photographs
 
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -150,18 +151,13 @@ class _Run:
         self.started = self.saved = time.monotonic()
         self.autocast = autocast(device, config.precision)
         decided = {name: value for name, value in to_json(config).items() if value is not None}
-        self.identity = decided | {"network": network.name, "hyper": to_json(network.config)}
+        self.identity = json.dumps(decided | {"network": network.name, "hyper": to_json(network.config)})
         require_writable(path)
 
     def resume(self) -> None:
-        if not self.path.exists():
+        state = read_state(self.path, self.identity, self.device, TrainingError)
+        if state is None:
             return
-        state: dict[str, Any] = torch.load(self.path, map_location=self.device, weights_only=True)
-        if json.loads(state["identity"]) != json.loads(json.dumps(self.identity)):
-            raise TrainingError(
-                f"{self.path} holds an unfinished run of another configuration; give the same options to go on with "
-                f"it, or remove the file to start anew"
-            )
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -175,7 +171,6 @@ class _Run:
         if not self.group.first:
             return
         state: dict[str, Any] = {
-            "identity": json.dumps(self.identity),
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -184,8 +179,7 @@ class _Run:
             "curve": [[p.step, p.loss, p.psnr, p.seconds] for p in self.curve],
             "seconds": time.monotonic() - self.started,
         }
-        with replacing(self.path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.path, self.identity, state)
         self.saved = time.monotonic()
 
     def go(self) -> None:
