@@ -13,6 +13,7 @@ from torch import Tensor
 
 from srquant.bridges import planes
 from srquant.engines import open_exported, saturates
+from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
 from srquant.errors import ExportError, SaturationWarning
 from srquant.files import replacing
@@ -119,10 +120,15 @@ def _run(model: Model, path: Path, settings: ExportSettings, engine: str, thread
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)  # that is what is measured
         exported = open_exported(path, engine, threads)
-    patch = test_patch(*(settings.tile or (_PATCH, _PATCH)))
+    return exported.engine, psnr_on_patch(model, exported)
+
+
+def psnr_on_patch(model: Model, exported: Exported) -> float:
+    """PSNR in dB between a file's output and the model's on the test patch, images in [0, 1]; infinite if equal."""
+    patch = test_patch(*(exported.contract.tile or (_PATCH, _PATCH)))
     expected, found = (run(patch).cpu().clamp(0, 1).double() for run in (model, exported))
     error = float((expected - found).square().mean())
-    return exported.engine, -10 * math.log10(error) if error else math.inf
+    return -10 * math.log10(error) if error else math.inf
 
 
 def _refusal(engine: str, tried: Mapping[Range, float], *, coarser: bool, saturating: bool) -> str:
