@@ -145,7 +145,7 @@ def test_what_agrees_in_no_range_ends_in_a_way_out(
 def test_the_way_out_is_one(fake: str, low_images: Path, tmp_path: Path) -> None:
     """Weights of 6 bits cannot saturate: the model's own integers are written."""
     patches = Calibration.from_low_resolution(low_images, count=3, size=24)
-    method = MSE(bits=8, weight_bits=6, grid="int8", weights=CHANNELS, edges="none")
+    method = MSE(bits=8, weight_bits=6, grid="int8", weights=CHANNELS, edges="float")
     floats = Model(small_networks()["srresnet"], "x.pth")
     model = method.quantize(floats, patches)
     found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), fake, 1)

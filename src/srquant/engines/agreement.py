@@ -141,8 +141,8 @@ def _refusal(engine: str, tried: Mapping[Range, float], *, coarser: bool, satura
         return f"{said}: a fault of the engine, or of srquant"
     why = "Byte products of full range saturate on this processor"
     fewer_bits = (
-        "quantize again with weights of 6 bits in all layers (--method mse --bits 8 --weight-bits 6 --edges none), "
-        "whose products never saturate"
+        "quantize again with weights of 6 bits, whose products never saturate, and float edges "
+        "(--method mse --bits 8 --weight-bits 6 --edges float)"
     )
     if not saturating:
         return f"{said}. The weights of reduced range are too coarse; take --range full, or {fewer_bits}"
