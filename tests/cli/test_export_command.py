@@ -17,9 +17,9 @@ from srquant.engines import onnxruntime, saturates
 from srquant.images import read_picture
 
 
-def quantize(run, images: Path, folder: Path, name: str, *options: object) -> Path:
+def quantize(run, images: Path, folder: Path, *options: object) -> Path:
     torch.save(small_networks()["edsr"].state_dict(), folder / "edsr.pth")
-    out = folder / name
+    out = folder / "edsr.safetensors"
     options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.per_channel=true", *options)
     assert run("quantize", folder / "edsr.pth", "--calibration", images, "-o", out, *options)[0] == 0
     return out
@@ -28,12 +28,12 @@ def quantize(run, images: Path, folder: Path, name: str, *options: object) -> Pa
 @pytest.fixture
 def model(run, low_images: Path, tmp_path: Path) -> Path:
     """Its products cannot saturate, so the file has the model's own weights on every processor."""
-    return quantize(run, low_images, tmp_path, "edsr.safetensors", "--weight-bits", 6, "--edges", "none")
+    return quantize(run, low_images, tmp_path, "--weight-bits", 6, "--edges", "none")
 
 
 @pytest.fixture
 def wide(run, low_images: Path, tmp_path: Path) -> Path:
-    return quantize(run, low_images, tmp_path, "wide.safetensors")
+    return quantize(run, low_images, tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
