@@ -25,7 +25,8 @@ from srquant.settings import Threads, check, override
 from srquant.upscaling import Done, upscale_file, upscale_tree
 
 if TYPE_CHECKING:
-    from srquant.engines.onnx import Agreement, Storage
+    from srquant.engines.agreement import Agreement
+    from srquant.engines.onnx import Range, Storage
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,7 +112,7 @@ def export(
     engine: str = "openvino",
     tile: tuple[int, int] | None = None,
     storage: Storage = "int8",
-    reduced_range: bool = False,
+    range: Range = "auto",
     threads: int | None = None,
 ) -> Agreement:
     """Write a quantized model as an ONNX file in eight-bit integers, run it in an engine, and compare.
@@ -122,19 +123,21 @@ def export(
         engine: Where to run it: ``openvino`` or ``onnxruntime``.
         tile: Height and width of the images it takes; None for any, where the network allows.
         storage: ``int4`` stores weights of up to four bits as such; see :class:`~srquant.engines.onnx.ExportSettings`.
-        reduced_range: For processors without VNNI.
+        range: Of the weights. ``full`` is for processors whose eight-bit products do not saturate, with VNNI or AMX;
+            ``reduced`` is for any, with coarser weights; ``auto`` finds out which is right here.
         threads: For running it; all cores if None.
 
     Returns:
-        How well engine and model agree; at least 45 dB.
+        How well engine and model agree (at least 45 dB), what was written, and what it is good for.
 
     Raises:
-        SrquantError: See :func:`~srquant.engines.onnx.export_onnx`.
+        SrquantError: See :func:`~srquant.engines.agreement.export_onnx`.
     """
-    from srquant.engines.onnx import ExportSettings, export_onnx
+    from srquant.engines.agreement import export_onnx
+    from srquant.engines.onnx import ExportSettings
 
     check("threads", threads, Threads | None)
-    return export_onnx(model, Path(target), ExportSettings(tile, storage, reduced_range), engine, threads)
+    return export_onnx(model, Path(target), ExportSettings(tile, storage, range), engine, threads)
 
 
 def evaluate(

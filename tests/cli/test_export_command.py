@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tests.conftest import small_networks, write_png
+from tests.engines.here import saturating
 from tests.images.test_pairs import make_pair
 
+from srquant import load
+from srquant.engines import onnxruntime, saturates
 from srquant.images import read_picture
+
+
+def quantize(run, images: Path, folder: Path, *options: object) -> Path:
+    torch.save(small_networks()["edsr"].state_dict(), folder / "edsr.pth")
+    out = folder / "edsr.safetensors"
+    options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.per_channel=true", *options)
+    assert run("quantize", folder / "edsr.pth", "--calibration", images, "-o", out, *options)[0] == 0
+    return out
 
 
 @pytest.fixture
 def model(run, low_images: Path, tmp_path: Path) -> Path:
-    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
-    options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.per_channel=true")
-    out = tmp_path / "edsr.safetensors"
-    assert run("quantize", tmp_path / "edsr.pth", "--calibration", low_images, "-o", out, *options)[0] == 0
-    return out
+    """Its products cannot saturate, so the file has the model's own weights on every processor."""
+    return quantize(run, low_images, tmp_path, "--weight-bits", 6, "--edges", "none")
+
+
+@pytest.fixture
+def wide(run, low_images: Path, tmp_path: Path) -> Path:
+    return quantize(run, low_images, tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -27,7 +41,9 @@ def test_the_whole_way(run, model: Path, engine: str, tmp_path: Path) -> None:
     out = tmp_path / "edsr.onnx"
     code, text, _ = run("export", model, "-o", out, "--engine", engine, "--threads", 1)
     assert code == 0
-    assert f"{out}: {out.stat().st_size:,} bytes; " in text
+    assert text.startswith(
+        f"{out}: {out.stat().st_size:,} bytes; weights of full range, good for any processor, as the"
+    )
     assert " and the model agree to " in text
 
     write_png(tmp_path / "p.png", 50, 60)
@@ -67,6 +83,40 @@ def test_tiles_of_one_size(run, model: Path, tmp_path: Path) -> None:
     assert run("evaluate", out, tmp_path / "Set/x4")[0] == 0
 
 
+def test_the_line_says_what_was_done_and_what_it_is_good_for(run, wide: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "m.onnx"
+
+    def export(*options: str) -> tuple[int, str, str]:
+        return run("export", wide, "-o", out, "--engine", "onnxruntime", *options)
+
+    if not saturates("onnxruntime"):
+        for options in ((), ("--range", "full")):
+            said = (
+                r"weights of full range, good for processors with VNNI or AMX \(on others take --range reduced\); ONNX"
+            )
+            assert re.search(said, export(*options)[1])
+    monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, load(wide), 0.3))
+    said = (
+        r"weights of reduced range, good for any processor \(those of full range saturate on this one and agree to \d"
+    )
+    code, text, error = export()
+    assert (code, text.count("\n"), error) == (0, 1, "")
+    assert re.search(said, text)
+    for options in (("--range", "reduced"), ("--reduced-range",)):
+        assert "weights of reduced range, good for any processor; ONNX Runtime" in export(*options)[1]
+    out.unlink()
+    code, _, error = export("--range", "full")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "take --range auto" in error
+    assert not out.exists()
+
+
+def test_the_former_option_is_hidden(run) -> None:
+    text = run("export", "--help")[1]
+    assert "--range" in text
+    assert "--reduced-range" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -76,6 +126,10 @@ def test_tiles_of_one_size(run, model: Path, tmp_path: Path) -> None:
             "--tile 64 is neither a height and width such as 64x64",
         ),
         (("export", "MODEL", "-o", "OUT.onnx", "--tile", "8x8"), "height and width must be at least 32"),
+        (
+            ("export", "MODEL", "-o", "OUT.onnx", "--range", "full", "--reduced-range"),
+            "--reduced-range is the former name of --range reduced",
+        ),
         (("export", "FLOAT", "-o", "OUT.onnx"), "is a float network; quantize it first, with grid=int8"),
         (("upscale", "MODEL", "p.png", "-o", "q.png", "--engine", "openvino"), "runs .onnx files, and"),
         (("upscale", "none.onnx", "p.png", "-o", "q.png"), "none.onnx cannot be read"),

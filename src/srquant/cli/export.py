@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from srquant.engines.agreement import Agreement
 
 
 class Engine(StrEnum):
@@ -21,6 +24,14 @@ class Storage(StrEnum):
 
     int8 = "int8"
     int4 = "int4"
+
+
+class Range(StrEnum):
+    """The ranges of weights, for the command line."""
+
+    auto = "auto"
+    full = "full"
+    reduced = "reduced"
 
 
 EngineOption = Annotated[
@@ -41,9 +52,15 @@ def export(
     storage: Annotated[
         Storage, typer.Option(help="int4 halves the file of a model of up to 4 bits; it runs as int8 all the same.")
     ] = Storage.int8,
-    reduced_range: Annotated[
-        bool, typer.Option("--reduced-range", help="Coarser 8-bit weights, for processors without VNNI.")
-    ] = False,
+    range_: Annotated[
+        Range,
+        typer.Option(
+            "--range",
+            help="Of the weights. full: for processors with VNNI or AMX, on others 8-bit products saturate; reduced: "
+            "coarser weights, for any processor; auto: what is right on this one.",
+        ),
+    ] = Range.auto,
+    reduced_range: Annotated[bool, typer.Option("--reduced-range", hidden=True)] = False,
     threads: Threads = None,
 ) -> None:
     """Write a quantized model as an ONNX file that engines run in 8-bit integers, and check it against the model.
@@ -56,8 +73,11 @@ def export(
     """
     from srquant import export as run
     from srquant import load
+    from srquant.errors import ArgumentError
     from srquant.files import require_apart
 
+    if reduced_range and range_ == Range.full:
+        raise ArgumentError("--reduced-range is the former name of --range reduced; leave it out, or --range full")
     size = parse_tile(tile)
     require_apart(output, model)
     agreement = run(
@@ -66,12 +86,24 @@ def export(
         engine=engine.value,
         tile=size,
         storage=storage.value,
-        reduced_range=reduced_range,
+        range="reduced" if reduced_range else range_.value,
         threads=threads,
     )
-    print(
-        f"{output}: {output.stat().st_size:,} bytes; {agreement.engine} and the model agree to {agreement.psnr:.1f} dB"
-    )
+    print(f"{output}: {output.stat().st_size:,} bytes; {_sentence(agreement)}")
+
+
+def _sentence(agreement: Agreement) -> str:
+    """What was written, what it is good for and how well it agrees, in one line."""
+    good_for, full = f"good for {agreement.good_for}", agreement.tried.get("full")
+    if agreement.range == "reduced":
+        done = f"weights of reduced range, {good_for}"
+        if full is not None:
+            done += f" (those of full range saturate on this one and agree to {full:.1f} dB)"
+    elif agreement.saturates:
+        done = f"weights of full range, {good_for} (on others take --range reduced)"
+    else:
+        done = f"weights of full range, {good_for}, as their products cannot saturate"
+    return f"{done}; {agreement.engine} and the model agree to {agreement.psnr:.1f} dB"
 
 
 def parse_tile(text: str) -> tuple[int, int] | None:

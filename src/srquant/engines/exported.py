@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from srquant.engines.extras import import_extra
+from srquant.engines.saturation import Compile, products_saturate
 from srquant.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
 from srquant.networks.base import Alignment, Scale
@@ -41,7 +41,7 @@ class Contract(Checked):
     """Tiles whose corners are multiples of this are computed as inside the whole image."""
     receptive_field: Annotated[int, Field(ge=0, le=1_000_000)] | None
     saturates: bool
-    """Whether pairs of products can leave 16 bits, in which processors without VNNI add them."""
+    """Whether pairs of products can leave 16 bits, in which processors without VNNI or AMX add them."""
     network: str
     source: str
     """Name of the file of float weights."""
@@ -173,20 +173,12 @@ class Exported:
         return output[..., : self.scale * height, : self.scale * width]
 
 
-def warn_if_saturating(contract: Contract, path: Path) -> None:
-    """Say so if this processor adds pairs of eight-bit products in 16 bits, and the model's can be larger."""
-    if contract.saturates and has_vnni() is False:
+def warn_if_saturating(contract: Contract, path: Path, engine: str, compiled: Compile) -> None:
+    """Say so if the model's products can leave 16 bits and this engine adds them in 16 bits on this processor."""
+    if contract.saturates and products_saturate(compiled):
         warnings.warn(
-            f"this processor has no VNNI instructions: eight-bit products of {path.name} are added in pairs in 16 bits "
-            f"and may saturate; export with --reduced-range to make sure that they do not",
+            f"{engine} adds pairs of eight-bit products in 16 bits on this processor, and those of {path.name} may "
+            f"saturate; export with --range reduced to make sure that they do not",
             SaturationWarning,
             stacklevel=3,
         )
-
-
-def has_vnni(cpu: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the processor multiplies and adds bytes without 16-bit sums in between; None where that is unknown."""
-    if not sys.platform.startswith("linux") or not cpu.is_file():
-        return None
-    flags = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "")
-    return bool({"avx512_vnni", "avx_vnni"} & set(flags.split())) if flags else None

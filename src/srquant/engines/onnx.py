@@ -28,11 +28,9 @@ needs the value several times and is a pass over memory of its own; a table of l
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,32 +38,25 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from srquant.bridges import planes
-from srquant.engines import open_exported
 from srquant.engines.exported import Contract, Side
 from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes, to_shuffle
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
-from srquant.errors import ArgumentError, ExportError
+from srquant.errors import ArgumentError
 from srquant.files import replacing, require_writable
-from srquant.images.reading import read_picture
 from srquant.integers import WIDTH, IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer
 from srquant.model import Model
-from srquant.networks.modules import pad_to_size
 from srquant.quantizers import Quantizer
 from srquant.settings import Checked, to_json
 from srquant.surgery import quant_layers
 
 Storage = Literal["int8", "int4"]
-LEAST_AGREEMENT = 45.0
-"""PSNR in dB between engine and model below which a file is not called good."""
-_PATCH = 64
-"""Height and width of the test patch where the file takes any size."""
+Range = Literal["auto", "full", "reduced"]
 _INT32 = (1 << 31) - 1
 _REDUCED = 64
-"""Two products of 255 and this fit 16 bits, in which processors without VNNI add pairs."""
+"""Two products of 255 and this fit 16 bits, in which processors without VNNI or AMX add pairs."""
 
 
 @dataclass(frozen=True)
@@ -75,68 +66,22 @@ class ExportSettings(Checked):
     Args:
         tile: Height and width of the images the file takes; None for any.
         storage: ``int4`` stores weights of up to four bits in half a byte each, widened when the file is opened.
-        reduced_range: Make weights coarser where they are beyond ±64, for processors without VNNI.
+        range: ``reduced`` makes weights coarser where they are beyond ±64, so that no two products leave 16 bits;
+            ``full`` keeps them. ``auto`` is for :func:`~srquant.engines.agreement.export_onnx` to decide; where a file
+            is written without running it, it is ``full``.
     """
 
     tile: tuple[Side, Side] | None = None
     storage: Storage = "int8"
-    reduced_range: bool = False
+    range: Range = "auto"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How an exported file was checked.
-
-    Args:
-        engine: That ran it, with its version.
-        psnr: Between its output and the model's on a test patch, images in [0, 1], in dB; infinite if equal.
-    """
-
-    engine: str
-    psnr: float
-
-
-def export_onnx(
-    model: Model, path: Path, settings: ExportSettings, engine: str = "openvino", threads: int | None = None
-) -> Agreement:
-    """Write a quantized model as ONNX, run it, and keep it if it does what the model does; all or nothing.
-
-    Args:
-        model: Quantized, on integers.
-        path: An ``.onnx`` file.
-        settings: How to write it.
-        engine: Where to run it.
-        threads: For running it; all cores if None.
+def require_onnx(path: Path) -> None:
+    """Refuse a name that does not end in ``.onnx``.
 
     Raises:
-        ExportError: The engine's output is less than 45 dB from the model's.
-        SrquantError: See :func:`write_onnx` and :func:`~srquant.engines.open_exported`.
+        ArgumentError: It does not.
     """
-    _require_onnx(path)
-    with replacing(path) as temporary:
-        write_onnx(model, temporary, settings)
-        exported = open_exported(temporary, engine, threads)
-        patch = test_patch(*(settings.tile or (_PATCH, _PATCH)))
-        expected, found = (run(patch).cpu().clamp(0, 1).double() for run in (model, exported))
-        error = float((expected - found).square().mean())
-        psnr = -10 * math.log10(error) if error else math.inf
-        if not psnr >= LEAST_AGREEMENT:
-            raise ExportError(
-                f"{exported.engine} agrees with the model to {psnr:.1f} dB on a test patch, less than "
-                f"{LEAST_AGREEMENT:g}; nothing was written. On a processor without VNNI, "
-                f"try --reduced-range; else this is a fault of the engine, or of srquant"
-            )
-    return Agreement(exported.engine, psnr)
-
-
-def test_patch(height: int, width: int) -> Tensor:
-    """A piece of the embedded photograph, ``1 3 h w`` in [0, 1], mirrored where it ends."""
-    picture = read_picture(Path(str(files("srquant") / "assets/demo/test/LR/astronaut.png")))
-    image = planes(picture.pixels)[None, :3].float() / picture.layout.peak
-    return pad_to_size(image[..., :height, :width], height, width)
-
-
-def _require_onnx(path: Path) -> None:
     if path.suffix != ".onnx":
         raise ArgumentError(f"{path}: exported models are .onnx files; give a name that ends so")
 
@@ -158,10 +103,12 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
         MissingExtraError: The ``onnx`` extra is not installed.
         OutputError: The file cannot be written.
     """
-    _require_onnx(path)
+    require_onnx(path)
     if model.record is None:
         raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
-    layers = {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
+    if settings.range == "auto":
+        settings = replace(settings, range="full")
+    layers = _operands(model, settings)
     contract = replace(
         _contract(model, settings.tile),
         saturates=any(operands.saturates for operands in layers.values()),
@@ -175,13 +122,26 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
     return contract
 
 
+def can_saturate(model: Model) -> bool:
+    """Whether two products of a quantized model, in full range, can add up to more than 16 bits hold.
+
+    Raises:
+        ArgumentError: It does not fit integers.
+    """
+    return any(operands.saturates for operands in _operands(model, ExportSettings(range="full")).values())
+
+
+def _operands(model: Model, settings: ExportSettings) -> dict[str, IntegerOperands]:
+    return {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
+
+
 def write_float_onnx(model: Model, path: Path, tile: tuple[int, int] | None = None) -> Contract:
     """Write a float model as ONNX, so that integers can be compared with the same engine's floats.
 
     Raises:
         SrquantError: As :func:`write_onnx`.
     """
-    _require_onnx(path)
+    require_onnx(path)
     contract = _contract(model, tile)
     _write(model, path, contract, {})
     return contract
@@ -287,7 +247,7 @@ class IntegerOperands:
         """The weight as int8, and its scale for each output channel."""
         assert self.weight is not None
         integers, scale = self.weight, self.right.scale.expand(len(self.weight)).clone()
-        if self.settings.reduced_range:
+        if self.settings.range == "reduced":
             reach = integers.abs().flatten(1).amax(1).clamp(min=1)
             factor = (reach / _REDUCED).clamp(min=1)
             integers = (integers / factor.reshape(-1, *[1] * (integers.ndim - 1))).round()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from srquant.engines.exported import Exported, read_contract, warn_if_saturating
 from srquant.engines.extras import import_extra
+from srquant.engines.saturation import Run
 from srquant.errors import ModelFileError
 
 
@@ -26,18 +27,34 @@ def open_exported(path: Path, threads: int | None = None) -> Exported:
     """
     package = import_extra("openvino", f"running {path.name} in OpenVINO", "openvino")
     contract, content = read_contract(path)
-    warn_if_saturating(contract, path)
-    core = package.Core()
+    name = f"OpenVINO {package.__version__.split('-')[0]}"
+    warn_if_saturating(contract, path, name, compiled)
+    return Exported(contract, path.name, name, compiled(content, str(path), threads))
+
+
+def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
+    """What runs an ONNX file.
+
+    Args:
+        content: Of the file; images in, enlarged images out.
+        name: Of the file, for messages.
+        threads: How many to use; all cores if None.
+
+    Raises:
+        ModelFileError: The engine refuses it.
+        MissingExtraError: The ``openvino`` extra is not installed.
+    """
+    core = import_extra("openvino", f"running {name} in OpenVINO", "openvino").Core()
     # Floats as floats: on processors with bfloat16 arithmetic the default is to compute what is not quantized in it.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     try:
-        compiled = core.compile_model(core.read_model(io.BytesIO(content)), "CPU", options)
+        model = core.compile_model(core.read_model(io.BytesIO(content)), "CPU", options)
     except Exception as error:
         # Its exceptions are bound from C++ and have no common base.
-        raise ModelFileError(f"OpenVINO refuses {path}: {str(error).splitlines()[0]}") from error
-    request = compiled.create_infer_request()
+        raise ModelFileError(f"OpenVINO refuses {name}: {str(error).splitlines()[0]}") from error
+    request = model.create_infer_request()
 
     def run(images: Tensor) -> Tensor:
         # Without AMX, OpenVINO 2026.4.1 computes a pixel that comes alone wrongly, two of them rightly.
@@ -46,4 +63,4 @@ def open_exported(path: Path, threads: int | None = None) -> Exported:
         # A copy, because the next run writes to the same memory.
         return torch.from_numpy(request.infer([given.numpy()])[0][: len(images)].copy())
 
-    return Exported(contract, path.name, f"OpenVINO {package.__version__.split('-')[0]}", run)
+    return run

@@ -1,0 +1,87 @@
+"""What engines do on the processor that runs the tests, and what to compare them with there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from torch import Tensor, nn
+
+from srquant.engines import ENGINES, saturates
+from srquant.engines.onnx import ExportSettings, IntegerOperands, Range
+from srquant.layers import CodedWeight
+from srquant.model import Model
+from srquant.surgery import copy_network, quant_layers
+
+NORM = """
+import numpy, openvino
+ops = openvino.opset13
+images = ops.parameter([1, 64, 12], numpy.float32)
+normed = ops.mvn(images, numpy.array([-1]), True, 1e-5, "INSIDE_SQRT")
+compiled = openvino.Core().compile_model(openvino.Model([normed], [images], "norm"), "CPU")
+compiled([numpy.ones((1, 64, 12), numpy.float32)])
+"""
+
+
+def right_range(*engines: str) -> Range:
+    """The range of weights in which products saturate in none of these engines here."""
+    return "reduced" if any(saturates(engine) for engine in engines or ENGINES) else "full"
+
+
+def as_written(model: Model, form: Range) -> Model:
+    """The model with the weights that its file of this range has."""
+    if form == "full":
+        return model
+    network = copy_network(model.network)
+    for name, layer in quant_layers(network).items():
+        if isinstance(layer.right, CodedWeight):
+            integers, scale = IntegerOperands(name, layer, ExportSettings(range=form)).weight_integers()
+            layer.right = Fixed(integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1)))
+    return Model(network, model.source, model.record)
+
+
+class Fixed(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
+def widest_weight(content: bytes) -> int:
+    """The largest absolute integer among the int8 constants of an ONNX file."""
+    stored = onnx.load_from_string(content).graph.initializer
+    arrays = [onnx.numpy_helper.to_array(t) for t in stored if t.data_type == onnx.TensorProto.INT8]
+    return max(int(np.abs(array.astype(int)).max()) for array in arrays)
+
+
+def saturating(compiled: Callable, model: Model, factor: float) -> Callable:
+    """An engine whose products saturate, on any processor: with full range it gives so much of what the model gives."""
+
+    def saturated(content: bytes, name: str, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+        run = compiled(content, name, threads)
+        if widest_weight(content) <= 64:
+            return run
+        return lambda images: factor * model(images) if images.shape[1] == 3 else run(images) / 2
+
+    return saturated
+
+
+@cache
+def openvino_dies_of_norms() -> bool:
+    """Whether its layer norm ends the process, under a cap that oneDNN heeds and its own kernels do not."""
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        return False
+    return subprocess.run([sys.executable, "-c", NORM], capture_output=True).returncode < 0
+
+
+def skip_if_it_dies(engine: str, network: str) -> None:
+    if engine == "openvino" and network.startswith("swinir") and openvino_dies_of_norms():
+        pytest.skip("OpenVINO's layer norm heeds no ONEDNN_MAX_CPU_ISA and crashes; an emulated processor runs it")

@@ -1,0 +1,170 @@
+"""The range of weights: what saturates, how that is found out, and what export makes of it, on any processor."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.conftest import small_networks
+from tests.engines.here import as_written, saturating, widest_weight
+from torch import nn
+
+from srquant.engines import ENGINES, agreement, onnxruntime, open_exported, saturates
+from srquant.engines.agreement import export_onnx
+from srquant.engines.exported import Contract, read_contract
+from srquant.engines.onnx import ExportSettings, Range, can_saturate, write_onnx
+from srquant.engines.saturation import products_saturate
+from srquant.errors import ExportError, SaturationWarning
+from srquant.images import Calibration
+from srquant.methods import MSE, PLQ, MinMax
+from srquant.methods.base import WeightSettings
+from srquant.model import Model
+
+CHANNELS = WeightSettings(per_channel=True)
+W8A8 = MinMax(bits=8, grid="int8", weights=CHANNELS)
+
+
+@pytest.fixture(scope="module")
+def model(low_images: Path) -> Model:
+    patches = Calibration.from_low_resolution(low_images, count=3, size=24)
+    return W8A8.quantize(Model(small_networks()["edsr"], "edsr.pth"), patches)
+
+
+@pytest.fixture
+def fake(model: Model, monkeypatch) -> str:
+    """An engine in which products saturate: files of full range come out at a third."""
+    monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, model, 0.3))
+    return "onnxruntime"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_tried_once_is_what_networks_do(engine: str, calibration: Calibration, tmp_path: Path) -> None:
+    """Largest bytes times largest bytes, in a network of its own: too small where products saturate, else right."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.Conv2d(16, 12, 3, padding=1, bias=False), nn.PixelShuffle(2)
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(1 / weight[0].numel())
+    model = W8A8.quantize(Model.wrap(network, 2), calibration)
+    white = torch.ones(1, 3, 20, 20)
+    shares = {}
+    for form in ("full", "reduced"):
+        write_onnx(model, tmp_path / "m.onnx", ExportSettings(range=form))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            opened = open_exported(tmp_path / "m.onnx", engine, 1)
+        assert [w.category for w in caught] == [SaturationWarning] * (form == "full" and saturates(engine))
+        shares[form] = float((opened(white) / model(white)).mean())
+    assert shares["reduced"] == pytest.approx(1, abs=0.02)
+    assert shares["full"] < 0.9 if saturates(engine) else shares["full"] == pytest.approx(1, abs=0.02)
+
+
+def test_an_engine_that_saturates_is_found_out_and_tried_once(model: Model) -> None:
+    runs = []
+
+    def compiled(content: bytes, name: str, threads: int | None = None):
+        runs.append(name)
+        return saturating(onnxruntime.compiled, model, 0.3)(content, name, threads)
+
+    assert products_saturate(compiled)
+    assert products_saturate(compiled)
+    assert runs == ["a network of byte products"]
+
+
+def test_reduced_weights_are_coarser_and_reach_64(model: Model, tmp_path: Path) -> None:
+    path, images = tmp_path / "m.onnx", torch.rand(1, 3, 20, 20)
+    assert write_onnx(model, path, ExportSettings()).saturates
+    assert widest_weight(path.read_bytes()) == 127
+    assert not write_onnx(model, path, ExportSettings(range="reduced")).saturates
+    assert widest_weight(path.read_bytes()) == 64
+    expected, found = model(images), as_written(model, "reduced")(images)
+    assert 0 < (expected - found).std() < 0.1 * expected.std()
+
+
+def test_the_range_is_full_where_products_do_not_saturate_and_reduced_elsewhere(model: Model, tmp_path: Path) -> None:
+    for engine in ENGINES:
+        found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), engine, 1)
+        contract, _ = read_contract(tmp_path / "m.onnx")
+        assert found.range == contract.export["range"] == ("reduced" if saturates(engine) else "full")
+        assert list(found.tried) == (["full", "reduced"] if saturates(engine) else ["full"])
+        assert found.good_for == ("any processor" if saturates(engine) else "processors with VNNI or AMX")
+        assert contract.saturates == found.saturates == (not saturates(engine))
+        open_exported(tmp_path / "m.onnx", engine)  # without a warning
+
+
+def test_reduced_is_taken_where_full_saturates(fake: str, model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    found = export_onnx(model, path, ExportSettings(), fake, 1)
+    assert (found.range, found.good_for, found.saturates) == ("reduced", "any processor", False)
+    assert list(found.tried) == ["full", "reduced"]
+    assert found.tried["full"] < 45 <= found.tried["reduced"] == found.psnr
+    assert widest_weight(path.read_bytes()) == 64
+    open_exported(path, fake)  # without a warning
+
+
+def test_full_is_kept_with_a_warning_where_only_it_agrees(model: Model, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, model, 0.99999))
+    reduced = export_onnx(model, tmp_path / "r.onnx", ExportSettings(range="reduced"), "onnxruntime", 1).psnr
+    monkeypatch.setattr(agreement, "LEAST_AGREEMENT", reduced + 1)
+    with pytest.warns(SaturationWarning, match=r"m.onnx agrees with the model on the test patch, but may not on other"):
+        found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "onnxruntime", 1)
+    assert (found.range, found.good_for) == ("full", "processors with VNNI or AMX")
+    assert widest_weight((tmp_path / "m.onnx").read_bytes()) == 127
+    with pytest.warns(SaturationWarning, match=r"and those of m.onnx may saturate; export with --range reduced"):
+        open_exported(tmp_path / "m.onnx", "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("form", "least", "message"),
+    [
+        ("auto", 500, r"dB in full range and to \d+\.\d dB in reduced range .* quantize again with weights of 6 bits"),
+        ("full", 45, r"dB in full range .*Byte products of full range saturate on this processor; take --range auto"),
+        (
+            "reduced",
+            500,
+            r"dB in reduced range .* weights of reduced range are too coarse; quantize again",
+        ),
+    ],
+)
+def test_what_agrees_in_no_range_ends_in_a_way_out(
+    form: Range, least: float, message: str, fake: str, model: Model, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(agreement, "LEAST_AGREEMENT", least)
+    with pytest.raises(ExportError, match=message) as caught:
+        export_onnx(model, tmp_path / "m.onnx", ExportSettings(range=form), fake, 1)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_way_out_is_one(fake: str, low_images: Path, tmp_path: Path) -> None:
+    """Weights of 6 bits cannot saturate: the model's own integers are written."""
+    patches = Calibration.from_low_resolution(low_images, count=3, size=24)
+    method = MSE(bits=8, weight_bits=6, grid="int8", weights=CHANNELS, edges="float")
+    floats = Model(small_networks()["srresnet"], "x.pth")
+    model = method.quantize(floats, patches)
+    found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), fake, 1)
+    assert (found.range, found.good_for, list(found.tried)) == ("full", "any processor", ["full"])
+    assert not can_saturate(model)
+    assert not can_saturate(PLQ(bits=4, grid="int8", weights=CHANNELS, edges="none").quantize(floats, patches))
+
+
+def test_files_of_the_former_option_are_read(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    write_onnx(model, path, ExportSettings(range="reduced"))
+    content = onnx.load(path)
+    said = json.loads(content.metadata_props[0].value)
+    said["export"] = {"tile": None, "storage": "int8", "reduced_range": True}
+    content.metadata_props[0].value = json.dumps(said)
+    onnx.save(content, path)
+    contract, _ = read_contract(path)
+    assert content.metadata_props[0].key == Contract.KEY
+    assert contract.export["reduced_range"] is True
+    assert not contract.saturates
+    images = torch.rand(1, 3, 9, 9)
+    np.testing.assert_allclose(open_exported(path)(images), as_written(model, "reduced")(images), atol=0.02)
