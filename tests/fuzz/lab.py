@@ -214,4 +214,4 @@ def make_inputs(folder: Path) -> None:
         model = srquant.quantize(Model(networks[name], f"{name}.pth"), patches, method)
         model.save(folder / f"{name}_{title}.safetensors")
     # Coarser weights, so that engines on every processor compute what the model computes.
-    write_onnx(srquant.load(folder / "edsr_int8.safetensors"), folder / "edsr.onnx", ExportSettings(None, "int8", True))
+    write_onnx(srquant.load(folder / "edsr_int8.safetensors"), folder / "edsr.onnx", ExportSettings(range="reduced"))
