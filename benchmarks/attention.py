@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant.bridges import channels_last
-from srquant.memory import keep_freed_memory
 from srquant.networks import open_network
 from srquant.networks.spandrel import import_spandrel
+from srquant.support.memory import keep_freed_memory
+from srquant.support.tensors import channels_last
 
 LIGHT = {"upscale": 4, "embed_dim": 60, "window_size": 8, "mlp_ratio": 2, "upsampler": "pixelshuffledirect"}
 DEPTHS = {"depths": [6, 6, 6, 6], "num_heads": [6, 6, 6, 6]}

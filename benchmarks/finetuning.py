@@ -17,14 +17,14 @@ from benchmarks.timing import markdown, peak_memory
 from srquant import Calibration, Model, load
 from srquant import finetune as finetuning
 from srquant.finetune import LearningSettings
-from srquant.memory import keep_freed_memory
 from srquant.methods import OAPTQ
+from srquant.support.memory import keep_freed_memory
 from srquant.surgery import copy_network, to_network
 
 PREPARE = """
 import sys, torch
 from srquant import Calibration, load
-from srquant.memory import keep_freed_memory
+from srquant.support.memory import keep_freed_memory
 from srquant.finetune import LearningSettings
 from srquant.methods import OAPTQ
 from srquant.surgery import to_network

@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant import compiled, functional
-from srquant.bridges import channels_last
+from srquant import functional
 from srquant.finetune import normalised_distance
 from srquant.functional import Steps, grid_levels, quantize
-from srquant.memory import keep_freed_memory
 from srquant.ranges import quantile
 from srquant.sorted_values import SortedValues
+from srquant.support import compiled
+from srquant.support.memory import keep_freed_memory
+from srquant.support.tensors import channels_last
 
 KNOTS, STEPS = torch.tensor([-6.0, -1.0, 1.0, 5.0]), (4, 7, 4)
 LEVELS = torch.linspace(-1.6, 1.6, 256) ** 3
 
 FORWARD = """
 import sys, time, torch
-from srquant.memory import keep_freed_memory
+from srquant.support.memory import keep_freed_memory
 from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
 if sys.argv[1] == "kept":

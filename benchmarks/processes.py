@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import markdown
 from srquant import Calibration, Model, configure, load, quantize
-from srquant.memory import keep_freed_memory
+from srquant.support.memory import keep_freed_memory
 from srquant.surgery import copy_network, to_network
 
 METHODS = ("minmax", "percentile", "mse", "plq", "oaptq", "srquant")

@@ -23,8 +23,8 @@ from srquant import Calibration, Model, configure, evaluate, load, open_exported
 from srquant.engines import ENGINES, saturates
 from srquant.engines.agreement import psnr_on_patch
 from srquant.engines.onnx import ExportSettings, write_onnx
-from srquant.errors import SaturationWarning
-from srquant.memory import keep_freed_memory
+from srquant.support.errors import SaturationWarning
+from srquant.support.memory import keep_freed_memory
 
 W8A8 = configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"])
 W6A8 = configure("mse", 8, weight_bits=6, edges="float", settings=["grid=int8", "weights.per_channel=true"])

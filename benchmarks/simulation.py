@@ -15,14 +15,14 @@ import torch
 
 from benchmarks.timing import alternate, markdown, median_ratio, peak_memory
 from srquant import Calibration, Model, configure, load, quantize
-from srquant.memory import keep_freed_memory
+from srquant.support.memory import keep_freed_memory
 from srquant.surgery import to_network
 
 METHODS = ("minmax", "percentile", "mse", "plq")
 OPEN = """
 import sys, torch
 from srquant import Calibration, configure, load, quantize
-from srquant.memory import keep_freed_memory
+from srquant.support.memory import keep_freed_memory
 keep_freed_memory()
 """
 CALIBRATE = (

@@ -19,9 +19,9 @@ from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, load
 from srquant import finetune as finetuning
 from srquant.finetune import LearningSettings
-from srquant.memory import keep_freed_memory
 from srquant.methods import DOBI, TwoDQuant
 from srquant.networks.swinir import SwinIR, SwinIRConfig
+from srquant.support.memory import keep_freed_memory
 from srquant.surgery import copy_network, to_network
 
 

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from srquant import evaluate
-from srquant.errors import ArgumentError, ImageError
 from srquant.evaluation import enlarge, score, write_scores
 from srquant.images import find_pairs
 from srquant.model import Model, load
+from srquant.support.errors import ArgumentError, ImageError
 from tests.conftest import write_png
 from tests.images.test_pairs import make_pair
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from srquant import upscale
-from srquant.errors import OutputError
-from srquant.files import require_apart, require_outside
 from srquant.model import Model
+from srquant.support.errors import OutputError
+from srquant.support.files import require_apart, require_outside
 from tests.conftest import write_png
 
 

@@ -1,76 +1,92 @@
-"""Imports go down only. The floors are those of docs/architecture.md."""
+"""Imports go down only, and never in a circle. The floors are those of docs/architecture.md."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
-LADDER, FLAT = "each uses those named before it", "strangers to each other"
-TOOLS = ("errors", "bridges", "files", "kernels", "compiled", "functional", "integers", "memory", "packing", "plugins")
-MORE_TOOLS = ("processes", "progress", "settings", "sorted_values", "states")
 FLOORS = (
-    (LADDER, (*TOOLS, *MORE_TOOLS)),
-    (FLAT, ("quantizers", "ranges", "networks", "images", "metrics")),
-    (LADDER, ("layers", "surgery", "finetune", "storage", "model")),
-    (FLAT, ("methods", "training", "engines", "evaluation", "upscaling")),
-    (FLAT, ("analysis",)),
-    (LADDER, ("report", "api", "demo")),
-    (LADDER, ("__init__", "cli")),
+    {"kernels"},
+    {"support"},
+    {"functional", "images", "metrics", "networks", "packing", "sorted_values", "states"},
+    {"evaluation", "integers", "training", "upscaling"},
+    {"quantizers", "ranges"},
+    {"layers"},
+    {"surgery"},
+    {"finetune"},
+    {"storage"},
+    {"model"},
+    {"analysis", "engines", "methods"},
+    {"api", "report"},
+    {"demo"},
+    {"__init__", "cli"},
 )
-PLACE = {
-    name: (floor, step if kind == LADDER else 0)
-    for floor, (kind, names) in enumerate(FLOORS)
-    for step, name in enumerate(names)
+"""From the ground up; folders of one floor are strangers, except that the commands are the topmost."""
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+PLUGINS = {
+    "methods": {"base", "plan", "steps"},
+    "networks": {"base", "modules", "probing", "undescribed", "checkpoint", "opening"},
+    "quantizers": {"base", "channel_shift", "shift", "numerics", "ranges"},
 }
-"""Floor, and step on it where the floor is a ladder."""
+"""Folders of which each file can be taken out without another one missing it, but for these, which they share."""
 
 
-def imports(path: Path) -> set[str]:
-    """Names of the srquant modules (first level) that a file imports, wherever in the file."""
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py")) if path.name != "__main__.py"}
+
+
+def imports(path: Path, *, lazy: bool = True) -> set[str]:
+    """Modules of srquant, without its name, that a file imports; wherever in the file if ``lazy``."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if lazy else tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "srquant":
-            parts = node.module.split(".")
-            named = {alias.name for alias in node.names} & PLACE.keys() or {"__init__"}
-            found |= {parts[1]} if len(parts) > 1 else named
+            inner = node.module.removeprefix("srquant").removeprefix(".")
+            for alias in node.names:
+                below = f"{inner}.{alias.name}".removeprefix(".")
+                found.add(below if below in FILES else inner or "__init__")
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("srquant.")}
+            found |= {alias.name.removeprefix("srquant.") for alias in node.names if alias.name.startswith("srquant.")}
     return found
 
 
-def home(path: Path) -> str:
-    relative = path.relative_to(SOURCE)
-    return relative.parts[0].removesuffix(".py")
+def test_every_entry_has_a_floor() -> None:
+    entries = {path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.name not in ("__pycache__", "assets")}
+    assert entries == FLOOR.keys(), "add it to docs/architecture.md and here"
 
 
-FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__main__.py")
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_down(name: str) -> None:
+    own = name.split(".", maxsplit=1)[0]
+    for other in {found.split(".")[0] for found in imports(FILES[name])} - {own}:
+        lower = FLOOR[other] < FLOOR[own] or (own, other) == ("cli", "__init__")
+        assert lower, f"{name} on floor {FLOOR[own]} imports {other} on floor {FLOOR[other]}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_down(path: Path) -> None:
-    own = home(path)
-    assert own in PLACE, f"{own} has no floor; add it to docs/architecture.md and here"
-    for other in imports(path) - {own}:
-        assert PLACE[other] < PLACE[own], f"{path.name} on {PLACE[own]} imports {other} on {PLACE[other]}"
+def test_no_file_imports_in_a_circle() -> None:
+    graph = {name: imports(path, lazy=False) - {name} for name, path in FILES.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-@pytest.mark.parametrize(("package", "base"), [("methods", "base"), ("networks", "base"), ("quantizers", "base")])
-def test_plugins_do_not_know_each_other(package: str, base: str) -> None:
-    """A method, network or quantizer may import the base and shared pieces, never another one of its kind."""
-    shared = {base, "modules", "probing", "checkpoint", "opening", "plan", "steps", "shift"}
-    for path in (SOURCE / package).glob("*.py"):
-        if path.stem in ("__init__", *shared):
-            continue
-        tree = ast.parse(path.read_text())
-        inner = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
-        inner = [m.split(".")[2] for m in inner if m.startswith(f"srquant.{package}.")]
-        assert set(inner) <= shared, f"{path.name} imports {inner}"
+@pytest.mark.parametrize("folder", PLUGINS)
+def test_plugins_do_not_know_each_other(folder: str) -> None:
+    """A method, network, quantizer or range may import the base and shared pieces, never another one of its kind."""
+    prefix = folder.replace("/", ".") + "."
+    for path in (SOURCE / folder).glob("*.py"):
+        if path.stem not in ("__init__", *PLUGINS[folder]):
+            inner = {name.removeprefix(prefix).split(".")[0] for name in imports(path) if name.startswith(prefix)}
+            assert inner <= PLUGINS[folder], f"{path.name} imports {inner - PLUGINS[folder]}"
 
 
 def test_networks_never_hear_of_quantization() -> None:
-    for path in (SOURCE / "networks").glob("*.py"):
-        assert not imports(path) & {"quantizers", "ranges", "layers", "methods"}, path.name
+    for path in (SOURCE / "networks").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"quantizers", "model", "methods"}, path.name

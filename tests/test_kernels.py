@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant import compiled, finetune, functional
+from srquant import finetune, functional
+from srquant.support import compiled
 from tests.pairwise import every_pair
 
 pytest.importorskip("numba")

@@ -7,8 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from srquant.errors import ArgumentError
 from srquant.metrics import luma, psnr, ssim, ssim_adabm
+from srquant.support.errors import ArgumentError
 
 
 def pair(seed: int, height: int = 40, width: int = 53) -> tuple[np.ndarray, np.ndarray]:

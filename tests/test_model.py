@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from srquant.errors import ArgumentError, ModelFileError, NetworkError, OutputError
 from srquant.images import Calibration
 from srquant.methods import PLQ, MinMax
 from srquant.model import Model, load
 from srquant.storage import HEADER
+from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError
 from tests.conftest import small_networks
 
 

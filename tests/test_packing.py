@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srquant.errors import ArgumentError
 from srquant.packing import pack, packed_size, unpack
+from srquant.support.errors import ArgumentError
 
 
 def pack_slowly(codes: list[int], bits: int) -> bytes:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from srquant import files
-from srquant.errors import OutputError
-from srquant.files import replacing, require_writable
+from srquant.support import files
+from srquant.support.errors import OutputError
+from srquant.support.files import replacing, require_writable
 
 
 def _write_for_ever(path: Path) -> None:

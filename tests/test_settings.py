@@ -10,7 +10,6 @@ import pytest
 from pydantic import Field
 
 from srquant.engines.exported import Contract
-from srquant.errors import ArgumentError, UnknownNameError
 from srquant.finetune import LearningSettings
 from srquant.methods import OAPTQ, PLQ, SRQuant, all_methods
 from srquant.methods.base import ObservationSettings
@@ -18,8 +17,9 @@ from srquant.networks import all_networks
 from srquant.networks.custom import CustomConfig
 from srquant.networks.edsr import EDSRConfig
 from srquant.networks.swinir import SwinIRConfig
-from srquant.settings import Checked, Seed, check, from_json, override, to_json
 from srquant.storage import Kept
+from srquant.support.errors import ArgumentError, UnknownNameError
+from srquant.support.settings import Checked, Seed, check, from_json, override, to_json
 from srquant.training import TrainingConfig
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from srquant.errors import TrainingError
 from srquant.states import read_state, write_state
+from srquant.support.errors import TrainingError
 
 CPU = torch.device("cpu")
 

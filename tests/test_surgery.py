@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from srquant.api import configure
-from srquant.errors import ImageError, NetworkError
 from srquant.images import Calibration
 from srquant.layers import CodedWeight, LearnableWeight, QuantLayer, finished, product_of
 from srquant.model import Model
 from srquant.networks.modules import MatMul
 from srquant.quantizers import Symmetric, Uniform
+from srquant.support.errors import ImageError, NetworkError
 from srquant.surgery import fold_batch_norm, observe, quant_layers, survey, swap
 from tests.conftest import small_networks
 

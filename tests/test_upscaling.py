@@ -13,13 +13,13 @@ from PIL import Image
 
 from srquant import upscale, upscaling
 from srquant.api import tiling
-from srquant.errors import ArgumentError, ImageError, OutputError
 from srquant.evaluation import enlarge
 from srquant.images import Calibration, Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
 from srquant.images.tiling import Tiling
 from srquant.methods import PLQ
 from srquant.model import Model
+from srquant.support.errors import ArgumentError, ImageError, OutputError
 from srquant.upscaling import upscale_file
 from tests.conftest import NETWORK_NAMES, small_networks, write_png
 
@@ -148,7 +148,7 @@ def test_bad_requests(edsr: Model, tmp_path: Path) -> None:
 
 
 def test_out_of_memory_is_said(tmp_path: Path) -> None:
-    from srquant.errors import MemoryLimitError
+    from srquant.support.errors import MemoryLimitError
 
     write_png(tmp_path / "a.png", 20, 24)
 

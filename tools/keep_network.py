@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from srquant import Model, load
-from srquant.errors import ArgumentError, SrquantError
 from srquant.evaluation import Scores, evaluate
-from srquant.files import replacing, require_apart
 from srquant.images import find_pairs
 from srquant.networks.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+from srquant.support.errors import ArgumentError, SrquantError
+from srquant.support.files import replacing, require_apart
 
 LEAST_CHANGE = 0.005
 """dB: a score that moves by less does not count as moved."""

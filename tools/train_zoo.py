@@ -32,10 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srquant.api import describe_device, pick_device
-from srquant.errors import ArgumentError, ImageError, SrquantError, UnknownNameError
-from srquant.files import replacing, require_writable
 from srquant.images.reading import list_images, read_picture
-from srquant.memory import keep_freed_memory
 from srquant.networks import SRNetwork
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.opening import save_network
@@ -43,6 +40,9 @@ from srquant.networks.rdn import RDN, RDNConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.report.curves import write_curve
+from srquant.support.errors import ArgumentError, ImageError, SrquantError, UnknownNameError
+from srquant.support.files import replacing, require_writable
+from srquant.support.memory import keep_freed_memory
 from srquant.training import Photographs, Recipe, TrainingConfig, train
 
 _SAVE_MINUTES = 2.0

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from srquant.api import quantize as quantize
     from srquant.api import upscale as upscale
     from srquant.engines import open_exported as open_exported
-    from srquant.errors import SrquantError as SrquantError
     from srquant.images.calibration import Calibration as Calibration
     from srquant.model import Model as Model
     from srquant.model import load as load
+    from srquant.support.errors import SrquantError as SrquantError
 
 _HOMES = {
     "configure": "srquant.api",
@@ -33,7 +33,7 @@ _HOMES = {
     "open_exported": "srquant.engines",
     "quantize": "srquant.api",
     "upscale": "srquant.api",
-    "SrquantError": "srquant.errors",
+    "SrquantError": "srquant.support.errors",
     "Calibration": "srquant.images.calibration",
     "Model": "srquant.model",
     "load": "srquant.model",

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srquant.api import configure, quantize
-from srquant.bridges import planes
 from srquant.evaluation import enlarge, evaluate, score
 from srquant.images.bicubic import resize
 from srquant.images.calibration import Calibration
@@ -20,6 +19,7 @@ from srquant.images.picture import Layout, Picture
 from srquant.images.writing import write_picture
 from srquant.model import Model, load
 from srquant.report.pictures import Panel, side_by_side, stack
+from srquant.support.tensors import planes
 
 _ASSETS = Path(__file__).parent / "assets"
 _CROPS = {"astronaut": (72, 112, 96), "chelsea": (66, 70, 96)}

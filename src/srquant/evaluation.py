@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.bridges import planes
-from srquant.errors import ArgumentError
-from srquant.files import replacing
 from srquant.images.pairs import PairFolder
 from srquant.images.tiling import Tiling
-from srquant.memory import memory_errors
 from srquant.metrics import psnr, ssim, ssim_adabm
-from srquant.progress import bar
+from srquant.support.errors import ArgumentError
+from srquant.support.files import replacing
+from srquant.support.memory import memory_errors
+from srquant.support.progress import bar
+from srquant.support.tensors import planes
 
 Upscaler = Callable[[Tensor], Tensor]
 """Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""

@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.bridges import autocast, modules_of, vector_norm
-from srquant.compiled import compiled, flat_array, memory_order
-from srquant.errors import FinetuningError
 from srquant.images.calibration import Calibration
 from srquant.networks.base import SRNetwork
-from srquant.networks.probing import hooks
-from srquant.processes import Processes, processes
-from srquant.progress import bar
 from srquant.quantizers import Quantizer
-from srquant.settings import Checked, Seed, to_json
 from srquant.states import read_state, write_state
+from srquant.support.compiled import compiled, flat_array, memory_order
+from srquant.support.errors import FinetuningError
+from srquant.support.processes import Processes, processes
+from srquant.support.progress import bar
+from srquant.support.settings import Checked, Seed, to_json
+from srquant.support.tensors import autocast, modules_of, vector_norm
+from srquant.support.watching import hooks
 from srquant.surgery import to_network
 
 _TINY = 1e-12

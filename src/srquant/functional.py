@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.compiled import compiled, flat_array, memory_order
+from srquant.support.compiled import compiled, flat_array, memory_order
 
 Steps = tuple[int, ...]
 

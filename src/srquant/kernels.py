@@ -4,8 +4,8 @@ Written with ordinary tensor operations, a three-segment grid takes about 10 pas
 Here a value is loaded once. Arithmetic and order of operations are the same, so codes and values agree to the bit;
 sums agree up to the order of their terms.
 
-Only :mod:`srquant.compiled` imports this module, when it is first needed: compiling, or reading what was compiled
-before, takes a moment.
+Only :mod:`srquant.support.compiled` imports this module, when it is first needed: compiling, or reading what was
+compiled before, takes a moment.
 """
 
 # pyright: basic

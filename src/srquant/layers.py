@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.bridges import in_one_layout
 from srquant.networks.modules import MatMul
 from srquant.quantizers.base import Quantizer
+from srquant.support.tensors import in_one_layout
 
 Multiplication = nn.Conv2d | nn.Linear | MatMul
 

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.bridges import as_tensor
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
+from srquant.support.tensors import as_tensor
 
 _LUMA = (65.481, 128.553, 24.966)
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srquant.bridges import as_tensor
+from srquant.support.tensors import as_tensor
 
 
 class SortedValues:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 
-from srquant.errors import SrquantError
-from srquant.files import replacing
+from srquant.support.errors import SrquantError
+from srquant.support.files import replacing
 
 
 def write_state(path: Path, identity: str, state: dict[str, Any]) -> None:

@@ -26,9 +26,6 @@ from pydantic import AfterValidator, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from srquant.bridges import save_safetensors
-from srquant.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
-from srquant.files import replacing
 from srquant.finetune import Epoch
 from srquant.layers import CodedWeight, Multiplication, QuantLayer, product_of
 from srquant.networks.base import SRNetwork, check_keys
@@ -37,7 +34,10 @@ from srquant.networks.custom import CustomConfig, CustomNetwork
 from srquant.networks.opening import network_named
 from srquant.packing import pack, packed_size, unpack
 from srquant.quantizers import Quantizer, build_quantizer
-from srquant.settings import Checked, from_json, to_json
+from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
+from srquant.support.files import replacing
+from srquant.support.settings import Checked, from_json, to_json
+from srquant.support.tensors import save_safetensors
 from srquant.surgery import Fold, copy_network, is_point, quant_layers, replace, reshape_folded
 
 HEADER = "srquant.model"

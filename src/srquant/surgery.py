@@ -18,13 +18,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from srquant.bridges import modules_of
-from srquant.errors import ImageError, NetworkError, UnlikeWarning
 from srquant.layers import QuantLayer
 from srquant.networks.base import SRNetwork
 from srquant.networks.modules import MatMul
-from srquant.networks.probing import Origins, hooks
-from srquant.settings import Checked
+from srquant.support.errors import ImageError, NetworkError, UnlikeWarning
+from srquant.support.settings import Checked
+from srquant.support.tensors import modules_of
+from srquant.support.watching import Origins, hooks
 
 N = TypeVar("N", bound=nn.Module)
 Kind = Literal["conv", "linear", "matmul"]
@@ -42,7 +42,7 @@ class Point:
 
     ``multiply_adds`` is per pixel of the low-resolution input; ``weights`` counts the weight's elements (0 for an
     attention product); ``origins`` names, for each operand that is an activation, the operator whose output it is
-    (``softmax``, ``gelu``, ``native_layer_norm``, …; see :class:`~srquant.networks.probing.Origins`).
+    (``softmax``, ``gelu``, ``native_layer_norm``, …; see :class:`~srquant.support.watching.Origins`).
     """
 
     name: str

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.bridges import as_tensor
-from srquant.errors import ImageError, SrquantError
-from srquant.files import require_apart, require_outside, require_writable
 from srquant.images.bicubic import resize
 from srquant.images.picture import Layout, Picture, Pixels, to_layout
 from srquant.images.reading import list_images, read_picture
 from srquant.images.tiling import Tiling
 from srquant.images.writing import check_output, write_bands
-from srquant.memory import memory_errors
-from srquant.progress import Bar, bar
+from srquant.support.errors import ImageError, SrquantError
+from srquant.support.files import require_apart, require_outside, require_writable
+from srquant.support.memory import memory_errors
+from srquant.support.progress import Bar, bar
+from srquant.support.tensors import as_tensor
 
 Upscaler = Callable[[Tensor], Tensor]
 _AT_ONCE = 3

@@ -14,13 +14,13 @@ from tests.images.test_pairs import make_pair
 from torch import Tensor
 
 from srquant.analysis import bound_places, clip_outliers, distributions, most_different, sensitivity
-from srquant.errors import ArgumentError
 from srquant.evaluation import enlarge, evaluate
 from srquant.images import Calibration, PairFolder, find_pairs, read_picture
 from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import WeightSettings
 from srquant.metrics import cielab, colour_shift, psnr
 from srquant.model import Model
+from srquant.support.errors import ArgumentError
 from srquant.surgery import fold_batch_norm, observe, quant_layers, swap
 
 

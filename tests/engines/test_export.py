@@ -29,13 +29,6 @@ from srquant.engines.onnx import (
     write_onnx,
 )
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
-from srquant.errors import (
-    ArgumentError,
-    ExportError,
-    MissingExtraError,
-    ModelFileError,
-    UnknownNameError,
-)
 from srquant.images import Calibration
 from srquant.integers import IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer, linear
@@ -43,6 +36,13 @@ from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import Method, WeightSettings
 from srquant.model import Model, load
 from srquant.quantizers import Symmetric, Uniform
+from srquant.support.errors import (
+    ArgumentError,
+    ExportError,
+    MissingExtraError,
+    ModelFileError,
+    UnknownNameError,
+)
 from srquant.surgery import quant_layers
 
 CHANNELS = WeightSettings(per_channel=True)

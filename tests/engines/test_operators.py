@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from srquant.engines.operators import OPERATORS
 from srquant.engines.tracing import trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
-from srquant.errors import ArgumentError
 from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
+from srquant.support.errors import ArgumentError
 
 WEIGHT = torch.linspace(-1, 1, 5 * 3 * 9).sin().view(5, 3, 3, 3)
 LINE = torch.linspace(-1, 1, 12).view(4, 3)

@@ -19,11 +19,11 @@ from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import Contract, read_contract
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, write_onnx
 from srquant.engines.saturation import products_saturate
-from srquant.errors import ExportError, SaturationWarning
 from srquant.images import Calibration
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import WeightSettings
 from srquant.model import Model
+from srquant.support.errors import ExportError, SaturationWarning
 
 CHANNELS = WeightSettings(per_channel=True)
 W8A8 = MinMax(bits=8, grid="int8", weights=CHANNELS)

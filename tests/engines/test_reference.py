@@ -11,7 +11,6 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from torch import Tensor, nn
 
 from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
-from srquant.errors import ArgumentError
 from srquant.finetune import LearningSettings
 from srquant.images import Calibration
 from srquant.layers import CodedWeight, QuantLayer, linear, matrix_product, product_of
@@ -19,8 +18,9 @@ from srquant.methods import PLQ, MinMax, SRQuant
 from srquant.methods.base import Method, WeightSettings
 from srquant.metrics import psnr
 from srquant.model import Model, load
-from srquant.networks.probing import hooks
 from srquant.quantizers import PiecewiseLinear, Quantizer, ShiftedUniform, Symmetric, Uniform
+from srquant.support.errors import ArgumentError
+from srquant.support.watching import hooks
 from srquant.surgery import quant_layers
 
 METHODS: dict[str, Method] = {

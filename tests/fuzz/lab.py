@@ -27,9 +27,9 @@ from tests.images.test_pairs import make_pair
 import srquant
 from srquant.cli import main as cli
 from srquant.engines.onnx import ExportSettings, write_onnx
-from srquant.files import PICTURES
 from srquant.images import read_picture
 from srquant.model import Model
+from srquant.support.files import PICTURES
 
 OUTPUTS = ("-o", "--json")
 """Options that name what is written."""

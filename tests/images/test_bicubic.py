@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from srquant.errors import ArgumentError
 from srquant.images.bicubic import crop_to_multiple, resize, shrink_8bit
+from srquant.support.errors import ArgumentError
 
 
 def resample_slowly(line: list[float], scale: float, border: str) -> list[float]:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from tests.conftest import write_png
 
-from srquant.errors import ArgumentError, ImageError
 from srquant.images import Calibration, calibration
+from srquant.support.errors import ArgumentError, ImageError
 
 
 def test_patches_are_cut_flipped_and_turned(low_images: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from srquant.errors import ImageError, OutputError
 from srquant.images import Layout, Picture, read_picture, write_picture, writing
 from srquant.images.reading import list_images, read_size
 from srquant.images.writing import check_output, write_bands
+from srquant.support.errors import ImageError, OutputError
 
 LOSSLESS = (".png", ".tif", ".webp", ".bmp")
 

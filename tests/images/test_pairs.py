@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from tests.conftest import write_png
 
-from srquant.errors import ImageError
 from srquant.images import find_pairs, shrink_8bit
+from srquant.support.errors import ImageError
 
 
 def make_pair(folder: Path, name: str, scale: int, seed: int = 0, low_name: str | None = None) -> None:

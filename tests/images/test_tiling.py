@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srquant.errors import ArgumentError
 from srquant.images.tiling import FixedTiling, Tiling
+from srquant.support.errors import ArgumentError
 
 
 @settings(max_examples=200, deadline=None)

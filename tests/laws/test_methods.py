@@ -12,13 +12,13 @@ import torch
 from tests.conftest import NETWORK_NAMES, small_networks
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.finetune import LearningSettings
 from srquant.images import Calibration
 from srquant.layers import CodedWeight
 from srquant.methods import Method, all_methods
 from srquant.model import Model, load
 from srquant.quantizers import Quantizer
+from srquant.support.errors import ArgumentError
 from srquant.surgery import hooks, quant_layers
 
 SHORT: dict[str, dict[str, object]] = {

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.pairwise import every_pair
 from torch import Tensor
 
-from srquant.errors import ArgumentError
 from srquant.quantizers import (
     FreeLevels,
     PiecewiseLinear,
@@ -26,6 +25,7 @@ from srquant.quantizers import (
     find_sides,
 )
 from srquant.ranges import Lloyd, PiecewiseSearch
+from srquant.support.errors import ArgumentError
 
 
 def make(kind: str, bits: int, x: Tensor) -> Quantizer:

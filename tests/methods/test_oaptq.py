@@ -14,7 +14,6 @@ from torch import Tensor
 
 from srquant import configure
 from srquant import finetune as finetuning
-from srquant.errors import ArgumentError, FinetuningError
 from srquant.finetune import LearningSettings, normalised_distance
 from srquant.images import Calibration
 from srquant.methods import OAPTQ, PLQ
@@ -23,6 +22,7 @@ from srquant.methods.steps import OutputSizes
 from srquant.model import Model, load
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.quantizers import PiecewiseLinear, Uniform
+from srquant.support.errors import ArgumentError, FinetuningError
 from srquant.surgery import quant_layers
 
 SHORT = LearningSettings(epochs=3)

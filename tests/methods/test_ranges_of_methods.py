@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant.errors import ArgumentError
 from srquant.images import Calibration
 from srquant.layers import CodedWeight
 from srquant.methods import MSE, PLQ, MinMax, Percentile
@@ -19,6 +18,7 @@ from srquant.methods.steps import observe_ranges, weight_quantizer
 from srquant.model import Model, load
 from srquant.quantizers import PiecewiseLinear, Uniform, find_sides
 from srquant.ranges import Extremes, LeastSquares
+from srquant.support.errors import ArgumentError
 from srquant.surgery import quant_layers
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant.errors import ArgumentError
 from srquant.finetune import LearningSettings, Outputs
 from srquant.images import Calibration
 from srquant.layers import CodedWeight
@@ -19,6 +18,7 @@ from srquant.methods.recipe import OutputAndFeatures, SRQuant
 from srquant.methods.steps import OutputSizes
 from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
+from srquant.support.errors import ArgumentError
 from srquant.surgery import copy_network, observe, quant_layers
 
 SHORT = LearningSettings(epochs=3, rate=2e-3, schedule="cosine")

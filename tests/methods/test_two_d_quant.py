@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from srquant import finetune as finetuning
 from srquant.api import configure
-from srquant.errors import ArgumentError, FinetuningError
 from srquant.finetune import LearningSettings, Outputs, Stage
 from srquant.images import Calibration
 from srquant.methods import DOBI, Method, TwoDQuant
@@ -25,10 +24,11 @@ from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_at_once
 from srquant.methods.two_d_quant import DistillationLoss
 from srquant.model import Model, load
-from srquant.networks.probing import hooks
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.quantizers import Quantizer
 from srquant.ranges import Bounds, BoundSearch, Extremes
+from srquant.support.errors import ArgumentError, FinetuningError
+from srquant.support.watching import hooks
 from srquant.surgery import observe, quant_layers, survey, swap, to_network
 
 FEW = LearningSettings(steps=6, batch=4, rate=1e-2, schedule="cosine", cache=8)

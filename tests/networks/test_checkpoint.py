@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from tests.conftest import small_networks
 
-from srquant.errors import ArgumentError, NetworkError
 from srquant.networks.checkpoint import read_checkpoint
 from srquant.networks.opening import HEADER, load_network
+from srquant.support.errors import ArgumentError, NetworkError
 
 
 def fresh_state() -> dict[str, torch.Tensor]:

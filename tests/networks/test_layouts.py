@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from tests.conftest import small_networks
 from torch import Tensor, nn
 
-from srquant.errors import NetworkError
 from srquant.networks import open_network
 from srquant.networks.edsr import EDSR, EDSRConfig
+from srquant.support.errors import NetworkError
 
 
 def conv_state(name: str, inputs: int, outputs: int, size: int = 3, *, bias: bool = True) -> dict[str, Tensor]:
@@ -171,7 +171,7 @@ def test_keys_of_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NetworkError, match="no known network has these weights"):
         open_network({"a": torch.zeros(1)})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    from srquant.errors import MissingExtraError
+    from srquant.support.errors import MissingExtraError
 
     with pytest.raises(MissingExtraError, match=r"pip install 'srquant\[spandrel\]'"):
         open_network({"a": torch.zeros(1)})

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srquant.errors import ArgumentError
 from srquant.functional import grid_levels, quantize
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
 from srquant.ranges import (
@@ -22,6 +21,7 @@ from srquant.ranges import (
     quantile,
 )
 from srquant.sorted_values import SortedValues, thin
+from srquant.support.errors import ArgumentError
 
 
 def test_extremes() -> None:

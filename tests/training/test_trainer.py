@@ -7,11 +7,11 @@ import pytest
 import torch
 from tests.conftest import run_in_two_processes, write_png
 
-from srquant.errors import ArgumentError, ImageError, TrainingError
 from srquant.metrics import psnr
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
-from srquant.processes import Processes
+from srquant.support.errors import ArgumentError, ImageError, TrainingError
+from srquant.support.processes import Processes
 from srquant.training import Photographs, Trained, TrainingConfig, train, trainer
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.progress import track
 from srquant.quantizers import Quantizer
+from srquant.support.errors import ArgumentError
+from srquant.support.progress import track
 from srquant.surgery import fold_batch_norm, observe, quant_layers, survey
 
 _BATCH = 4

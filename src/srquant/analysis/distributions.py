@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.progress import track
 from srquant.ranges import quantile
-from srquant.settings import check
+from srquant.support.errors import ArgumentError
+from srquant.support.progress import track
+from srquant.support.settings import check
 from srquant.surgery import flat, fold_batch_norm, observe, survey
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.evaluation import enlarge
 from srquant.metrics import colour_shift, psnr
 from srquant.model import Model
-from srquant.networks.probing import hooks
 from srquant.ranges import quantile
+from srquant.support.errors import ArgumentError
+from srquant.support.watching import hooks
 from srquant.surgery import flat, survey
 
 

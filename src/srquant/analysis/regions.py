@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from srquant.bridges import as_tensor
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
+from srquant.support.tensors import as_tensor
 
 
 def most_different(pictures: Sequence[NDArray[np.uint8]], size: int) -> tuple[int, int]:

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.evaluation import enlarge
 from srquant.images.pairs import Pair
 from srquant.metrics import psnr
 from srquant.model import Model
-from srquant.progress import bar
+from srquant.support.errors import ArgumentError
+from srquant.support.progress import bar
 from srquant.surgery import fold_batch_norm, quant_layers, replace, survey
 
 

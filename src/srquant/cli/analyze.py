@@ -167,7 +167,7 @@ def sensitivity(
     from srquant.api import pick_device
     from srquant.images import find_pairs
     from srquant.report.figures import draw_sensitivity
-    from srquant.settings import Positive, check
+    from srquant.support.settings import Positive, check
 
     _require_output(output, network, data, calibration, calibration_hr)
     check("images", images, Positive)
@@ -196,8 +196,8 @@ def learning(
     [bold]srquant analyze learning oaptq.safetensors 2dquant.safetensors -o learning.png[/bold]
     """
     from srquant import load
-    from srquant.errors import ArgumentError
     from srquant.report.curves import draw_learning
+    from srquant.support.errors import ArgumentError
 
     _require_output(output, *model)
     records = {path.stem: load(path).record for path in model}
@@ -229,10 +229,10 @@ def compare(
     """
     from srquant import load
     from srquant.api import pick_device
-    from srquant.errors import ArgumentError
     from srquant.evaluation import enlarge, score
     from srquant.report.figures import draw_comparison
-    from srquant.settings import Positive, check
+    from srquant.support.errors import ArgumentError
+    from srquant.support.settings import Positive, check
 
     _require_output(output, *model, data)
     _check_zoom(zoom)
@@ -254,8 +254,8 @@ def compare(
 
 def _require_output(output: Path, *inputs: Path | None) -> None:
     """Check that a figure, and its numbers beside it, can be written without harm to what is read."""
-    from srquant.errors import ArgumentError
-    from srquant.files import require_apart, require_writable
+    from srquant.support.errors import ArgumentError
+    from srquant.support.files import require_apart, require_writable
 
     read = [part for path in inputs if path is not None for part in _folders(path)]
     if output.suffix != ".png":
@@ -267,7 +267,7 @@ def _require_output(output: Path, *inputs: Path | None) -> None:
 
 def _folders(path: Path) -> list[Path]:
     """What is read of an input: a file, a folder of pictures, or the pair folders in it."""
-    from srquant.files import is_folder
+    from srquant.support.files import is_folder
 
     pairs = [high.parent for high in path.rglob("HR")] if is_folder(path) else []
     return [pair / part for pair in pairs for part in ("HR", "LR")] or [path]
@@ -276,14 +276,14 @@ def _folders(path: Path) -> list[Path]:
 def _check_zoom(zoom: int) -> None:
     from pydantic import Field
 
-    from srquant.settings import check
+    from srquant.support.settings import check
 
     check("zoom", zoom, Annotated[int, Field(ge=1, le=16)])
 
 
 def _pick(data: Path, scale: int, image: str | None) -> Pair:
-    from srquant.errors import UnknownNameError
     from srquant.images import find_pairs
+    from srquant.support.errors import UnknownNameError
 
     pairs = [pair for folder in find_pairs(data, scale) for pair in folder]
     named = [pair for pair in pairs if image in (None, pair.name, pair.high.stem)]
@@ -294,7 +294,7 @@ def _pick(data: Path, scale: int, image: str | None) -> Pair:
 
 def _window(crop: str | None, pictures: Sequence[NDArray[np.uint8]], size: int = _CROP) -> tuple[int, int, int]:
     from srquant.analysis import most_different
-    from srquant.errors import ArgumentError
+    from srquant.support.errors import ArgumentError
 
     height, width = pictures[0].shape[:2]
     if crop is None:

@@ -150,10 +150,10 @@ def _run(
 ) -> None:
     from srquant import load
     from srquant.api import pick_device
-    from srquant.errors import ArgumentError
-    from srquant.files import replacing, require_apart, require_writable
     from srquant.images import find_pairs
     from srquant.report.benchmark import run_benchmark
+    from srquant.support.errors import ArgumentError
+    from srquant.support.files import replacing, require_apart, require_writable
 
     if output.suffix != ".json":
         raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")

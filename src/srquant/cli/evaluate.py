@@ -49,7 +49,7 @@ def evaluate(
     from srquant.cli.opening import open_any
     from srquant.cli.tables import print_scores
     from srquant.evaluation import write_scores
-    from srquant.files import require_apart, require_writable
+    from srquant.support.files import require_apart, require_writable
 
     if json is not None:
         require_apart(json, model, *data)

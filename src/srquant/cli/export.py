@@ -73,8 +73,8 @@ def export(
     """
     from srquant import export as run
     from srquant import load
-    from srquant.errors import ArgumentError
-    from srquant.files import require_apart
+    from srquant.support.errors import ArgumentError
+    from srquant.support.files import require_apart
 
     if reduced_range and range_ == Range.full:
         raise ArgumentError("--reduced-range is the former name of --range reduced; leave it out, or --range full")
@@ -112,7 +112,7 @@ def parse_tile(text: str) -> tuple[int, int] | None:
     Raises:
         ArgumentError: It is neither.
     """
-    from srquant.errors import ArgumentError
+    from srquant.support.errors import ArgumentError
 
     if text == "dynamic":
         return None

@@ -17,7 +17,7 @@ from srquant.cli.inspect import inspect
 from srquant.cli.quantize import quantize
 from srquant.cli.train import train
 from srquant.cli.upscale import upscale
-from srquant.errors import SrquantError
+from srquant.support.errors import SrquantError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of the shell."""
@@ -61,6 +61,6 @@ def _one_line(message: Warning | str, *_: object) -> None:
 
 def _prepare() -> None:
     if len(sys.argv) > 1 and not {"-h", "--help"} & set(sys.argv):
-        from srquant.memory import keep_freed_memory
+        from srquant.support.memory import keep_freed_memory
 
         keep_freed_memory()

@@ -21,8 +21,8 @@ def open_any(path: Path, value_range: float | None, engine: str | None, threads:
     import torch
 
     from srquant import load, open_exported
-    from srquant.errors import ArgumentError
-    from srquant.settings import Threads, check
+    from srquant.support.errors import ArgumentError
+    from srquant.support.settings import Threads, check
 
     check("threads", threads, Threads | None)
     if path.suffix == ".onnx":

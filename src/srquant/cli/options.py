@@ -53,8 +53,8 @@ def open_calibration(
     Raises:
         ArgumentError: Both were given, or none.
     """
-    from srquant.errors import ArgumentError
     from srquant.images import Calibration
+    from srquant.support.errors import ArgumentError
 
     if low is not None and high is None:
         return Calibration.from_low_resolution(low, count=count, size=size, seed=seed)

@@ -67,9 +67,9 @@ def quantize(
     from srquant import configure, load
     from srquant import quantize as run
     from srquant.cli.tables import print_coverage, print_file
-    from srquant.errors import ArgumentError
-    from srquant.files import require_apart, require_writable
-    from srquant.processes import is_first
+    from srquant.support.errors import ArgumentError
+    from srquant.support.files import require_apart, require_writable
+    from srquant.support.processes import is_first
 
     configuration = configure(
         method, bits, weight_bits=weight_bits, edges=edges.value, layers=layer or (), settings=set_ or ()

@@ -12,8 +12,8 @@ from srquant.demo import Row
 from srquant.evaluation import Scores
 from srquant.model import Model
 from srquant.quantizers import Quantizer
-from srquant.settings import to_json
 from srquant.storage import Record
+from srquant.support.settings import to_json
 from srquant.surgery import survey
 
 

@@ -41,12 +41,12 @@ def train(
     import torch
 
     from srquant.api import describe_device, pick_device
-    from srquant.errors import ArgumentError
-    from srquant.files import require_apart, require_writable
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
     from srquant.report.curves import write_curve
-    from srquant.settings import override
+    from srquant.support.errors import ArgumentError
+    from srquant.support.files import require_apart, require_writable
+    from srquant.support.settings import override
     from srquant.training import Photographs, Recipe, TrainingConfig
     from srquant.training import train as run
 

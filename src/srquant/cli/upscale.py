@@ -35,8 +35,8 @@ def upscale(
     """
     from srquant import upscale as run
     from srquant.cli.opening import open_any
-    from srquant.errors import ImageError
-    from srquant.files import require_apart
+    from srquant.support.errors import ImageError
+    from srquant.support.files import require_apart
 
     require_apart(output, model)
     opened = open_any(model, value_range, engine, threads)

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srquant.errors import UnknownNameError
-from srquant.settings import Threads, check
+from srquant.support.errors import UnknownNameError
+from srquant.support.settings import Threads, check
 
 if TYPE_CHECKING:
     from srquant.engines.exported import Exported as Exported

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from srquant.bridges import planes
 from srquant.engines import open_exported, saturates
 from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
-from srquant.errors import ExportError, SaturationWarning
-from srquant.files import replacing
 from srquant.images.reading import read_picture
 from srquant.model import Model
 from srquant.networks.modules import pad_to_size
+from srquant.support.errors import ExportError, SaturationWarning
+from srquant.support.files import replacing
+from srquant.support.tensors import planes
 
 LEAST_AGREEMENT = 45.0
 """PSNR in dB between engine and model below which a file is not called good."""

@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from srquant.engines.extras import import_extra
 from srquant.engines.saturation import Compile, products_saturate
-from srquant.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
 from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
-from srquant.settings import Checked, from_json
+from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
+from srquant.support.extras import import_extra
+from srquant.support.settings import Checked, from_json
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Height or width of the images a file takes."""

@@ -43,13 +43,13 @@ from srquant.engines.operators import Convert, as_rows, convolution_attributes, 
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
-from srquant.errors import ArgumentError
-from srquant.files import replacing, require_writable
 from srquant.integers import WIDTH, IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer
 from srquant.model import Model
 from srquant.quantizers import Quantizer
-from srquant.settings import Checked, to_json
+from srquant.support.errors import ArgumentError
+from srquant.support.files import replacing, require_writable
+from srquant.support.settings import Checked, to_json
 from srquant.surgery import quant_layers
 
 Storage = Literal["int8", "int4"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from srquant.engines.exported import Exported, read_contract, warn_if_saturating
-from srquant.engines.extras import import_extra
 from srquant.engines.saturation import Run
-from srquant.errors import ModelFileError
+from srquant.support.errors import ModelFileError
+from srquant.support.extras import import_extra
 
 
 def open_exported(path: Path, threads: int | None = None) -> Exported:

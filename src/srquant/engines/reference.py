@@ -23,11 +23,11 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.integers import Term
 from srquant.layers import CodedWeight, Convolution, Product, QuantLayer
 from srquant.model import Model
 from srquant.quantizers import Quantizer
+from srquant.support.errors import ArgumentError
 from srquant.surgery import copy_network, quant_layers, replace
 
 _INT32 = (1 << 31) - 1

@@ -17,10 +17,10 @@ from torch.fx.node import map_arg
 from srquant.engines.attention import Attention, find_attentions
 from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
-from srquant.errors import ArgumentError
 from srquant.layers import QuantLayer
 from srquant.model import Model
 from srquant.quantizers import Quantizer
+from srquant.support.errors import ArgumentError
 from srquant.surgery import copy_network, quant_layers, replace
 
 _LARGER = 2

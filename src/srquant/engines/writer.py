@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.engines.extras import import_extra
 from srquant.engines.shuffles import Shuffle
+from srquant.support.extras import import_extra
 
 OPSET = 21
 """The first with four-bit tensors; both engines run it."""

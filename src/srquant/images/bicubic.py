@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
 
 Border = Literal["replicate", "mirror"]
 

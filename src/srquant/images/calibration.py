@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from srquant.bridges import planes
-from srquant.errors import ArgumentError, ImageError
 from srquant.images.bicubic import crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
-from srquant.settings import Seed, check
+from srquant.support.errors import ArgumentError, ImageError
+from srquant.support.settings import Seed, check
+from srquant.support.tensors import planes
 
 SMALLEST_PATCH = 16
 """Pixels; smaller LR images carry too little to calibrate on."""

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from srquant.bridges import planes
-from srquant.errors import ImageError
-from srquant.files import is_folder
 from srquant.images.bicubic import Border, crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
+from srquant.support.errors import ImageError
+from srquant.support.files import is_folder
+from srquant.support.tensors import planes
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from srquant.errors import ImageError, SrquantError
-from srquant.files import PICTURES, is_file, is_folder
 from srquant.images.picture import Layout, Picture, Pixels
+from srquant.support.errors import ImageError, SrquantError
+from srquant.support.files import PICTURES, is_file, is_folder
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258

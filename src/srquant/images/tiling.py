@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
 
 A = TypeVar("A", bound=Any)
 SMALLEST_TILE = 16

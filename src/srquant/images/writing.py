@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srquant.errors import ImageError
-from srquant.files import replacing
 from srquant.images.picture import Layout, Picture, Pixels
+from srquant.support.errors import ImageError
+from srquant.support.files import replacing
 
 _LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 """Largest height or width of formats that have one."""

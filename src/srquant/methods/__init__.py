@@ -11,7 +11,7 @@ from srquant.methods.percentile import Percentile as Percentile
 from srquant.methods.recipe import SRQuant as SRQuant
 from srquant.methods.two_d_quant import DOBI as DOBI
 from srquant.methods.two_d_quant import TwoDQuant as TwoDQuant
-from srquant.plugins import plugin, plugins
+from srquant.support.plugins import plugin, plugins
 
 
 def all_methods() -> dict[str, type[Method]]:

@@ -8,12 +8,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from srquant.errors import ArgumentError
 from srquant.images.calibration import Calibration
 from srquant.integers import Grid
 from srquant.model import Model
 from srquant.quantizers import BITS, check_bits
-from srquant.settings import Checked
+from srquant.support.errors import ArgumentError
+from srquant.support.settings import Checked
 
 EdgeProtocol = Literal["8bit", "float", "none"]
 Scope = Literal["auto", "transformer", "all"]

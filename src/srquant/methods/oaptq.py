@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
@@ -28,6 +27,7 @@ from srquant.model import Model
 from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
 from srquant.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
+from srquant.support.errors import ArgumentError
 from srquant.surgery import swap
 
 
@@ -158,8 +158,8 @@ def sensitivities(spread: Mapping[str, float], kind: Literal["normalised", "raw"
 class SensitivityLoss:
     """L_sen + λ·L_rec, eq. 5–7.
 
-    ``L_sen = 1/K · Σ_k s_k · mean over samples of ‖F_k/‖F_k‖₂ − F̂_k/‖F̂_k‖₂‖₂``, ``L_rec = mean |I − Î|`` with images in
-    [0, 1]; in 0…255 it would swamp L_sen.
+    ``L_sen = 1/K · Σ_k s_k · mean over samples of ‖F_k/‖F_k‖₂ − F̂_k/‖F̂_k‖₂‖₂``, ``L_rec = mean |I − Î|`` with images
+    in [0, 1]; in 0…255 it would swamp L_sen.
     """
 
     sensitivities: Mapping[str, float]

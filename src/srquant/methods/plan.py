@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 
-from srquant.errors import ArgumentError
 from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
 from srquant.networks.base import SRNetwork
 from srquant.storage import Kept
+from srquant.support.errors import ArgumentError
 from srquant.surgery import Fold, Point, Survey, fold_batch_norm, survey
 
 _EIGHT_BIT_ROLES = ("first", "upsampler", "last")

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
 from srquant.layers import LearnableWeight, QuantLayer
@@ -30,6 +29,7 @@ from srquant.quantizers import (
     find_sides,
 )
 from srquant.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
+from srquant.support.errors import ArgumentError
 from srquant.surgery import swap
 
 _BITS_OF_IMAGES = 8

@@ -12,8 +12,6 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from srquant.bridges import vector_norm
-from srquant.errors import ArgumentError
 from srquant.finetune import Epoch
 from srquant.images.calibration import Calibration
 from srquant.integers import Grid
@@ -21,13 +19,15 @@ from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import Plan
 from srquant.model import Model
-from srquant.networks.probing import hooks
-from srquant.progress import track
 from srquant.quantizers import Quantizer, Symmetric, Uniform
 from srquant.ranges import Bounds, BoundSearch, Extremes, LeastSquares, OfChannels, Quantiles, Range
-from srquant.settings import to_json
 from srquant.sorted_values import thin
 from srquant.storage import Record
+from srquant.support.errors import ArgumentError
+from srquant.support.progress import track
+from srquant.support.settings import to_json
+from srquant.support.tensors import vector_norm
+from srquant.support.watching import hooks
 from srquant.surgery import Kind, by_channel, flat, observe, require_finite, swap, to_network
 
 

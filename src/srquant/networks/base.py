@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from srquant.errors import NetworkError
+from srquant.support.errors import NetworkError
 
 State = dict[str, Tensor]
 

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from srquant.bridges import load_safetensors, save_safetensors
-from srquant.errors import NetworkError
-from srquant.files import is_file, is_folder, replacing
 from srquant.networks.base import State
+from srquant.support.errors import NetworkError
+from srquant.support.files import is_file, is_folder, replacing
+from srquant.support.tensors import load_safetensors, save_safetensors
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "generator")
 """Keys under which published files keep their weights; the first that is there counts."""

@@ -9,10 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError, NetworkError
 from srquant.networks.base import Alignment, Scale, State, ValueRange
-from srquant.networks.probing import UndescribedNetwork
-from srquant.settings import Checked
+from srquant.networks.undescribed import UndescribedNetwork
+from srquant.support.errors import ArgumentError, NetworkError
+from srquant.support.settings import Checked
 
 
 @dataclass(frozen=True)

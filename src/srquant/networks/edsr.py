@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv, upsampler
-from srquant.settings import Checked
+from srquant.support.settings import Checked
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of the DIV2K training images, in [0, 1]; the published networks subtract it."""

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import torch
 
-from srquant.errors import ArgumentError, NetworkError
 from srquant.networks.base import SRNetwork, State, ValueRange
 from srquant.networks.checkpoint import read_checkpoint, read_metadata, write_checkpoint
-from srquant.plugins import plugin, plugins
-from srquant.settings import Checked, check, from_json, to_json
+from srquant.support.errors import ArgumentError, NetworkError
+from srquant.support.plugins import plugin, plugins
+from srquant.support.settings import Checked, check, from_json, to_json
 
 HEADER = "srquant.network"
 """Key in the header of the float networks this project writes: name and hyper-parameters, as JSON."""

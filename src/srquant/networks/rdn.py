@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv
-from srquant.settings import Checked
+from srquant.support.errors import ArgumentError
+from srquant.support.settings import Checked
 
 
 @dataclass(frozen=True)

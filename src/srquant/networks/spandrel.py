@@ -11,11 +11,11 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from srquant.errors import MissingExtraError, NetworkError
 from srquant.networks.base import State, check_kinds
 from srquant.networks.modules import pad_to_size
-from srquant.networks.probing import UndescribedNetwork
-from srquant.settings import Checked
+from srquant.networks.undescribed import UndescribedNetwork
+from srquant.support.errors import MissingExtraError, NetworkError
+from srquant.support.settings import Checked
 
 _PREFIX = "network."
 

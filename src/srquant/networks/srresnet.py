@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv, upsampler
-from srquant.settings import Checked
+from srquant.support.settings import Checked
 
 
 @dataclass(frozen=True)

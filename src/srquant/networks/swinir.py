@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import MatMul, conv, pad_to_multiple, upsampler
-from srquant.settings import Checked
+from srquant.support.errors import ArgumentError
+from srquant.support.settings import Checked
 
 _RGB_MEAN = (0.4488, 0.4371, 0.4040)
 _UPSAMPLER_CHANNELS = 64

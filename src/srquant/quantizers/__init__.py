@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from srquant.plugins import plugin, plugins
 from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
@@ -20,6 +19,7 @@ from srquant.quantizers.piecewise_linear import find_sides as find_sides
 from srquant.quantizers.uniform import ShiftedUniform as ShiftedUniform
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform
+from srquant.support.plugins import plugin, plugins
 
 
 def all_quantizers() -> dict[str, type[Quantizer]]:

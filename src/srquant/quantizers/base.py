@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant import functional, integers
-from srquant.errors import ArgumentError
+from srquant.support.errors import ArgumentError
 
 NARROWEST = 1e-3
 """Two bounds are kept apart by this share of the larger."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from srquant.errors import ArgumentError
 from srquant.quantizers.base import Quantizer, check_bits
 from srquant.quantizers.shift import Shifted
+from srquant.support.errors import ArgumentError
 
 
 class FreeLevels(Quantizer):

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.bridges import as_tensor
-from srquant.errors import ArgumentError
 from srquant.ranges.base import Bounds
 from srquant.sorted_values import sort, thin
+from srquant.support.errors import ArgumentError
+from srquant.support.tensors import as_tensor
 
 _ENOUGH = 1 << 20
 """Values that pin down a quantile: the 99th percentile of a million is off by 0.01 percentage points."""

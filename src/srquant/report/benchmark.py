@@ -12,16 +12,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from srquant.errors import ArgumentError
 from srquant.evaluation import evaluate
-from srquant.files import replacing
 from srquant.images.calibration import Calibration
 from srquant.images.pairs import PairFolder
 from srquant.methods import OAPTQ, PLQ, Method, MinMax
 from srquant.model import Model
-from srquant.progress import bar
 from srquant.report.published import all_published
-from srquant.settings import to_json
+from srquant.support.errors import ArgumentError
+from srquant.support.files import replacing
+from srquant.support.progress import bar
+from srquant.support.settings import to_json
 
 
 @dataclass(frozen=True)

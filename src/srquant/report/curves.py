@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srquant.errors import ArgumentError
-from srquant.files import replacing
-from srquant.settings import to_json
 from srquant.storage import Record
+from srquant.support.errors import ArgumentError
+from srquant.support.files import replacing
+from srquant.support.settings import to_json
 from srquant.training import Point
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from srquant.errors import ArgumentError, UnknownNameError
-from srquant.settings import from_json
+from srquant.support.errors import ArgumentError, UnknownNameError
+from srquant.support.settings import from_json
 
 
 @dataclass(frozen=True)

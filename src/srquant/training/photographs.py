@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.bridges import as_tensor, planes
-from srquant.errors import ImageError
 from srquant.images.bicubic import crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
+from srquant.support.errors import ImageError
+from srquant.support.tensors import as_tensor, planes
 
 Both = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

@@ -16,15 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.bridges import as_tensor, autocast, channels_last
-from srquant.errors import ArgumentError, TrainingError
-from srquant.files import require_writable
 from srquant.metrics import psnr
 from srquant.networks.base import SRNetwork
-from srquant.processes import Processes, processes
-from srquant.progress import Bar, bar
-from srquant.settings import Checked, Seed, to_json
 from srquant.states import read_state, write_state
+from srquant.support.errors import ArgumentError, TrainingError
+from srquant.support.files import require_writable
+from srquant.support.processes import Processes, processes
+from srquant.support.progress import Bar, bar
+from srquant.support.settings import Checked, Seed, to_json
+from srquant.support.tensors import as_tensor, autocast, channels_last
 from srquant.training.photographs import Photographs
 
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]

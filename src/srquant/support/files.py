@@ -16,7 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from srquant.errors import OutputError
+from srquant.support.errors import OutputError
 
 _ABANDONED = 24 * 3600
 """Seconds without a change after which a temporary file is taken for abandoned, whoever wrote it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from srquant.errors import MissingExtraError
+from srquant.support.errors import MissingExtraError
 
 
 def import_extra(package: str, need: str, extra: str) -> Any:

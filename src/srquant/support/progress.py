@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from srquant.processes import is_first
+from srquant.support.processes import is_first
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

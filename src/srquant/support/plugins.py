@@ -7,7 +7,7 @@ import pkgutil
 from functools import cache
 from typing import TypeVar
 
-from srquant.errors import UnknownNameError
+from srquant.support.errors import UnknownNameError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from srquant.errors import MemoryLimitError
+from srquant.support.errors import MemoryLimitError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from srquant.errors import TrainingError
+from srquant.support.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The rules stand beside the fields, as pydantic writes them: ``rate: Annotated[float, Field(gt=0, le=1)]``. They hold
 wherever a value comes from: Python (:class:`Checked`), a text such as ``finetuning.epochs=3`` (:func:`override`), or
-JSON in the header of a file (:func:`from_json`). Whatever breaks one is an :class:`~srquant.errors.ArgumentError` of
-one line: name, value, rule.
+JSON in the header of a file (:func:`from_json`). Whatever breaks one is an
+:class:`~srquant.support.errors.ArgumentError` of one line: name, value, rule.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, cast, get_args, get
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from srquant.errors import ArgumentError, UnknownNameError
+from srquant.support.errors import ArgumentError, UnknownNameError
 
 C = TypeVar("C")
 

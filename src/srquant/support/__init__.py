@@ -1,0 +1,1 @@
+"""What the rest stands on: errors, files, settings, progress, processes. It knows no network and no picture."""
