@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant import functional
 from srquant.finetune import normalised_distance
-from srquant.functional import Steps, grid_levels, quantize
-from srquant.ranges import quantile
-from srquant.sorted_values import SortedValues
+from srquant.quantizers.numerics import rounding
+from srquant.quantizers.numerics.grid import Steps, grid_levels
+from srquant.quantizers.numerics.rounding import quantize
+from srquant.quantizers.numerics.sorted_values import SortedValues
+from srquant.quantizers.ranges import quantile
 from srquant.support import compiled
 from srquant.support.memory import keep_freed_memory
 from srquant.support.tensors import channels_last
@@ -71,7 +72,7 @@ def without(work: Callable[[], object], where: object, name: str, value: object)
 
 def uncompiled(work: Callable[[], object]) -> Callable[[], object]:
     """The work with tensor operations."""
-    return without(work, compiled, "_kernels", lambda: None)
+    return without(work, compiled, "_load", lambda kernels: None)
 
 
 def learn_quantizer(x: Tensor, slope: Tensor, knots: Tensor = KNOTS, steps: Steps = STEPS) -> Callable[[], None]:
@@ -110,7 +111,7 @@ def main() -> None:
             ),
             compare(
                 "the same on 37.7 M values: at once, in pieces",
-                uncompiled(without(lambda: quantize(large, KNOTS, STEPS), functional, "_LARGE", 1 << 62)),
+                uncompiled(without(lambda: quantize(large, KNOTS, STEPS), rounding, "_LARGE", 1 << 62)),
                 uncompiled(lambda: quantize(large, KNOTS, STEPS)),
             ),
             compare(

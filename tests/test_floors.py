@@ -11,12 +11,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 FLOORS = (
-    {"kernels"},
     {"support"},
-    {"functional", "images", "metrics", "networks", "packing", "sorted_values", "states"},
-    {"evaluation", "integers", "training", "upscaling"},
-    {"quantizers", "ranges"},
-    {"layers"},
+    {"images", "metrics", "networks", "quantizers", "states"},
+    {"evaluation", "layers", "training", "upscaling"},
     {"surgery"},
     {"finetune"},
     {"storage"},
@@ -32,6 +29,7 @@ PLUGINS = {
     "methods": {"base", "plan", "steps"},
     "networks": {"base", "modules", "probing", "undescribed", "checkpoint", "opening"},
     "quantizers": {"base", "channel_shift", "shift", "numerics", "ranges"},
+    "quantizers/ranges": {"base", "min_max", "lloyd_max", "percentile", "least_squares"},
 }
 """Folders of which each file can be taken out without another one missing it, but for these, which they share."""
 

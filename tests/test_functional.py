@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant import functional
-from srquant.functional import Steps, grid_codes, grid_levels, grid_values, quantize
 from srquant.quantizers import PiecewiseLinear, Symmetric, Uniform, find_sides
+from srquant.quantizers.numerics import rounding
+from srquant.quantizers.numerics.grid import Steps, grid_codes, grid_levels, grid_values
+from srquant.quantizers.numerics.rounding import quantize
 
 GRIDS: dict[str, tuple[list[float], Steps]] = {
     "one segment": ([-2.0, 3.0], (15,)),
@@ -216,8 +217,8 @@ def test_large_tensors_are_done_in_pieces_to_the_same_bits(monkeypatch: pytest.M
     }[layout]
     knots = torch.tensor([-2.0, -0.5, 0.5, 3.0])
     whole = quantize(x, knots, (4, 7, 4))
-    monkeypatch.setattr(functional, "_LARGE", 0)
-    monkeypatch.setattr(functional, "_PIECE", 1000)
+    monkeypatch.setattr(rounding, "_LARGE", 0)
+    monkeypatch.setattr(rounding, "_PIECE", 1000)
     pieces = quantize(x, knots, (4, 7, 4))
     assert torch.equal(pieces, whole)
     assert pieces.stride() == whole.stride()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant import finetune, functional
+from srquant import finetune
+from srquant.quantizers.numerics import rounding
 from srquant.support import compiled
 from tests.pairwise import every_pair
 
@@ -23,6 +24,7 @@ GRIDS = {
     "levels that met at zero": ((1,) * 5, [-1.0, -0.0, -0.0, 0.0, 0.5, 1.0]),
     "an empty segment": ((4, 7, 4), [-1.2, -1.2, 1.2, 4.0]),
 }
+KERNELS = "srquant.quantizers.numerics.kernels"
 
 
 def values(dtype: torch.dtype, count: int = 3 * 8 * 40 * 41) -> Tensor:
@@ -35,27 +37,27 @@ def both(monkeypatch: pytest.MonkeyPatch, run):
     """With the kernels, and without."""
     fast = run()
     with monkeypatch.context() as patch:
-        patch.setattr(compiled, "_kernels", lambda: None)
+        patch.setattr(compiled, "_load", lambda kernels: None)
         return fast, run()
 
 
 def test_large_tensors_take_the_compiled_way():
-    assert compiled.compiled(values(torch.float32)) is not None
-    assert compiled.compiled(values(torch.bfloat16)) is not None
-    assert compiled.compiled(values(torch.float64)) is None
-    assert compiled.compiled(values(torch.float32)[:, ::2]) is None  # gaps
-    assert compiled.compiled(torch.zeros(3)) is None
+    assert compiled.compiled(values(torch.float32), KERNELS) is not None
+    assert compiled.compiled(values(torch.bfloat16), KERNELS) is not None
+    assert compiled.compiled(values(torch.float64), KERNELS) is None
+    assert compiled.compiled(values(torch.float32)[:, ::2], KERNELS) is None  # gaps
+    assert compiled.compiled(torch.zeros(3), KERNELS) is None
 
 
 @every_pair(worth_a_table=[1, 1 << 30], threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, knots = GRIDS[grid]
-    monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._WORTH_A_TABLE", worth_a_table)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
     x = values(dtype)
     x[0, 0, 0, 6] = torch.nan
-    fast, plain = both(monkeypatch, lambda: functional.quantize(x, torch.tensor(knots), steps))
+    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), steps))
     assert fast.dtype == x.dtype and fast.stride() == plain.stride()
     assert torch.equal(fast.isnan(), plain.isnan()) and int(fast.isnan().sum()) == 1
     assert torch.equal(fast.nan_to_num(7), plain.nan_to_num(7))
@@ -68,21 +70,21 @@ def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lo
     bits = (torch.arange(1 << 16) << 16) + lower_bits
     x = torch.where(bits < 1 << 31, bits, bits - (1 << 32)).to(torch.int32).view(torch.float32)
     x = x[~x.isnan()]
-    fast, plain = both(monkeypatch, lambda: functional.quantize(x, torch.tensor(knots), steps))
+    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), steps))
     assert torch.equal(fast, plain)
 
 
 @every_pair(worth_a_table=[1, 1 << 30], threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
 def test_gradients_agree(monkeypatch, grid, dtype, threads, worth_a_table):
     steps, numbers = GRIDS[grid]
-    monkeypatch.setattr("srquant.kernels._WORTH_A_TABLE", worth_a_table)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._WORTH_A_TABLE", worth_a_table)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.kernels._SHARE", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
     slope = values(dtype).flip(0).clamp(-9, 9)
 
     def run() -> tuple[Tensor, Tensor]:
         x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=True)
-        functional.quantize(x, knots, steps).backward(slope)
+        rounding.quantize(x, knots, steps).backward(slope)
         return x.grad, knots.grad
 
     (fast_x, fast_knots), (plain_x, plain_knots) = both(monkeypatch, run)
@@ -98,7 +100,7 @@ def test_the_gradient_of_the_values_does_not_depend_on_whether_knots_learn(monke
 
     def run(learn: bool) -> Tensor:
         x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=learn)
-        functional.quantize(x, knots, steps).backward(slope)
+        rounding.quantize(x, knots, steps).backward(slope)
         return x.grad
 
     fast, plain = both(monkeypatch, lambda: run(learn=False))
@@ -110,7 +112,7 @@ def test_a_gradient_in_another_memory_format(monkeypatch):
 
     def run() -> Tensor:
         x = values(torch.float32).requires_grad_()
-        functional.quantize(x, torch.tensor([-1.0, 1.0]), (15,)).backward(slope)
+        rounding.quantize(x, torch.tensor([-1.0, 1.0]), (15,)).backward(slope)
         return x.grad
 
     fast, plain = both(monkeypatch, run)
@@ -142,7 +144,9 @@ def test_distances_agree(monkeypatch, dtype, noise):
 
 def test_many_short_samples_are_not_worth_a_call_each(monkeypatch):
     calls = []
-    monkeypatch.setattr(compiled._kernels(), "lengths_and_distance", lambda *row: calls.append(row) or (1.0, 1.0, 0.0))
+    monkeypatch.setattr(
+        compiled._load(KERNELS), "lengths_and_distance", lambda *row: calls.append(row) or (1.0, 1.0, 0.0)
+    )
     windows = torch.randn(128, 64, 32)
     distances = finetune.normalised_distance(windows, windows + 1)
     assert not calls and bool((distances > 0.1).all())
@@ -154,12 +158,9 @@ def test_without_a_folder_to_compile_into_the_plain_way_is_taken(monkeypatch):
     def fail(name: str, *_: object):
         raise RuntimeError("no locator available")
 
-    compiled._kernels.cache_clear()
-    monkeypatch.setattr(
-        "builtins.__import__",
-        lambda name, *a, real=__import__: fail(name) if name == "srquant" and a[2] == ("kernels",) else real(name, *a),
-    )
+    compiled._load.cache_clear()
+    monkeypatch.setattr(compiled, "import_module", fail)
     try:
-        assert compiled.compiled(values(torch.float32)) is None
+        assert compiled.compiled(values(torch.float32), KERNELS) is None
     finally:
-        compiled._kernels.cache_clear()
+        compiled._load.cache_clear()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srquant.packing import pack, packed_size, unpack
+from srquant.quantizers.numerics.packing import pack, packed_size, unpack
 from srquant.support.errors import ArgumentError
 
 

@@ -38,7 +38,7 @@ def test_kernels_are_capped(tmp_path: Path) -> None:
     text = printed(
         """
 import torch
-from srquant import functional
+from srquant.quantizers.numerics import grid as functional
 from srquant.support import compiled
 for steps in (15,), (4, 7, 4), (1,) * 7:
     x = torch.randn(3, 8, 40, 41).requires_grad_()

@@ -34,6 +34,7 @@ from srquant.support.tensors import autocast, modules_of, vector_norm
 from srquant.support.watching import hooks
 from srquant.surgery import to_network
 
+_KERNELS = "srquant.quantizers.numerics.kernels"
 _TINY = 1e-12
 _LONG_ROW = 1 << 15
 """Values of a sample that are worth a call of compiled code; the windows of window attention are many short samples."""
@@ -500,7 +501,7 @@ class _NormalisedDistance(torch.autograd.Function):
 def _compiled(student: Tensor, teacher: Tensor) -> Any:
     together = student.dtype == teacher.dtype and memory_order(student)[:1] == [0]
     worth_it = len(student) <= _FEW_ROWS or student[0].numel() >= _LONG_ROW
-    return compiled(student) if together and worth_it else None
+    return compiled(student, _KERNELS) if together and worth_it else None
 
 
 def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:

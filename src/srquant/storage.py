@@ -32,8 +32,8 @@ from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
 from srquant.networks.custom import CustomConfig, CustomNetwork
 from srquant.networks.opening import network_named
-from srquant.packing import pack, packed_size, unpack
 from srquant.quantizers import Quantizer, build_quantizer
+from srquant.quantizers.numerics.packing import pack, packed_size, unpack
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
 from srquant.support.files import replacing
 from srquant.support.settings import Checked, from_json, to_json

@@ -30,12 +30,12 @@ from srquant.engines.onnx import (
 )
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
 from srquant.images import Calibration
-from srquant.integers import IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer, linear
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import Method, WeightSettings
 from srquant.model import Model, load
 from srquant.quantizers import Symmetric, Uniform
+from srquant.quantizers.numerics.integers import IntegerGrid
 from srquant.support.errors import (
     ArgumentError,
     ExportError,

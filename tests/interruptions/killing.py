@@ -26,8 +26,9 @@ from PIL import Image
 import srquant.report.benchmark
 import srquant.report.curves
 import srquant.training.trainer
-from srquant import finetune, kernels
+from srquant import finetune
 from srquant.cli import main as cli
+from srquant.quantizers.numerics import kernels
 
 _LOADED = (matplotlib.figure, png, tifffile, torch._dynamo, kernels)
 """Imported here so that no run has to do it."""

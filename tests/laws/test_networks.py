@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.conftest import NETWORK_NAMES, small_networks
 
-from srquant.functional import quantize
 from srquant.networks import all_networks, open_network
 from srquant.networks.opening import load_network, save_network
+from srquant.quantizers.numerics.rounding import quantize
 from srquant.surgery import survey
 
 each_network = pytest.mark.parametrize("name", NETWORK_NAMES)
@@ -102,4 +102,4 @@ def test_the_grid_does_not_enter_the_networks() -> None:
     """A float network holds no quantizer: quantize is reached from layers only."""
     for network in small_networks().values():
         assert not any("quantize" in type(module).__module__ for module in network.modules())
-    assert quantize.__module__ == "srquant.functional"
+    assert quantize.__module__ == "srquant.quantizers.numerics.rounding"

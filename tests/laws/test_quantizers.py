@@ -24,7 +24,7 @@ from srquant.quantizers import (
     candidate_levels,
     find_sides,
 )
-from srquant.ranges import Lloyd, PiecewiseSearch
+from srquant.quantizers.ranges import Lloyd, PiecewiseSearch
 from srquant.support.errors import ArgumentError
 
 

@@ -17,7 +17,7 @@ from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_ranges, weight_quantizer
 from srquant.model import Model, load
 from srquant.quantizers import PiecewiseLinear, Uniform, find_sides
-from srquant.ranges import Extremes, LeastSquares
+from srquant.quantizers.ranges import Extremes, LeastSquares
 from srquant.support.errors import ArgumentError
 from srquant.surgery import quant_layers
 

@@ -26,7 +26,7 @@ from srquant.methods.two_d_quant import DistillationLoss
 from srquant.model import Model, load
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.quantizers import Quantizer
-from srquant.ranges import Bounds, BoundSearch, Extremes
+from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes
 from srquant.support.errors import ArgumentError, FinetuningError
 from srquant.support.watching import hooks
 from srquant.surgery import observe, quant_layers, survey, swap, to_network

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srquant.functional import grid_levels, quantize
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
-from srquant.ranges import (
+from srquant.quantizers.numerics.grid import grid_levels
+from srquant.quantizers.numerics.rounding import quantize
+from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.ranges import (
     BoundSearch,
     ChannelShift,
     Extremes,
@@ -20,7 +22,6 @@ from srquant.ranges import (
     Quantiles,
     quantile,
 )
-from srquant.sorted_values import SortedValues, thin
 from srquant.support.errors import ArgumentError
 
 

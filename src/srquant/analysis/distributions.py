@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.ranges import quantile
+from srquant.quantizers.ranges import quantile
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
 from srquant.support.settings import check

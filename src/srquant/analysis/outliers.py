@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from srquant.evaluation import enlarge
 from srquant.metrics import colour_shift, psnr
 from srquant.model import Model
-from srquant.ranges import quantile
+from srquant.quantizers.ranges import quantile
 from srquant.support.errors import ArgumentError
 from srquant.support.watching import hooks
 from srquant.surgery import flat, survey

@@ -8,11 +8,12 @@ in float. Everything else stays float: biases, residual additions, norms, softma
 Attention products are written as products of floats that were rounded to the grids' values: of two operands that change
 with the image, with their own offsets, OpenVINO makes no integer product, and so the integers would only be in the way.
 
-Which models fit. An operand must lie on integers (:func:`srquant.integers.integer_grid`), at most 256 neighbouring
-ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free bounds do not
-give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8 bits, whose
-levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a step. The other
-way out, a padded tensor of ones for the offset as in the integer reference, would need a second convolution.
+Which models fit. An operand must lie on integers (:func:`srquant.quantizers.numerics.integers.integer_grid`), at most
+256 neighbouring ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free
+bounds do not give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8
+bits, whose levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a
+step. The other way out, a padded tensor of ones for the offset as in the integer reference, would need a second
+convolution.
 
 A piecewise-linear grid on integers is rounded before the quantization, which then finds nothing left to round. As its
 levels are not equally far apart, values are bent at the knots until they are, rounded, clipped and bent back::
@@ -43,10 +44,10 @@ from srquant.engines.operators import Convert, as_rows, convolution_attributes, 
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
-from srquant.integers import WIDTH, IntegerGrid
 from srquant.layers import CodedWeight, QuantLayer
 from srquant.model import Model
 from srquant.quantizers import Quantizer
+from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing, require_writable
 from srquant.support.settings import Checked, to_json

@@ -1,7 +1,7 @@
 """The integer reference: every quantized layer computed from codes, with integer products and integer sums only.
 
-A quantizer writes its values as a sum of terms, scale times integers (:func:`srquant.integers.terms`), and a layer is
-bilinear, so::
+A quantizer writes its values as a sum of terms, scale times integers
+(:func:`srquant.quantizers.numerics.integers.terms`), and a layer is bilinear, so::
 
     layer(a, b) = Σ_i Σ_j  scale_i · scale_j · product(integers_i, integers_j)  +  bias
 
@@ -23,10 +23,10 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from srquant.integers import Term
 from srquant.layers import CodedWeight, Convolution, Product, QuantLayer
 from srquant.model import Model
 from srquant.quantizers import Quantizer
+from srquant.quantizers.numerics.integers import Term
 from srquant.support.errors import ArgumentError
 from srquant.surgery import copy_network, quant_layers, replace
 

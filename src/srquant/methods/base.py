@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from srquant.images.calibration import Calibration
-from srquant.integers import Grid
 from srquant.model import Model
 from srquant.quantizers import BITS, check_bits
+from srquant.quantizers.numerics.integers import Grid
 from srquant.support.errors import ArgumentError
 from srquant.support.settings import Checked
 
@@ -76,7 +76,8 @@ class Method(Checked):
     ``pattern=float``, for instance ``tail.*=8``."""
     grid: Grid = "free"
     """``int8`` puts the levels of every operand on integers of eight bits, zero among them, so that the model can be
-    exported and each layer is one int8 product; see :mod:`srquant.integers`. ``free`` leaves them where bounds say."""
+    exported and each layer is one int8 product; see :mod:`srquant.quantizers.numerics.integers`. ``free`` leaves
+    them where bounds say."""
     weights: WeightSettings = WeightSettings()
     observation: ObservationSettings = ObservationSettings()
 

@@ -11,14 +11,14 @@ from srquant.methods.plan import make_plan
 from srquant.methods.steps import build_layers, finish, observe_ranges
 from srquant.model import Model
 from srquant.quantizers import Uniform
-from srquant.ranges import LeastSquares
+from srquant.quantizers.ranges import LeastSquares
 
 
 @dataclass(frozen=True, kw_only=True)
 class MSE(Method):
     """Uniform activations and symmetric weights, all with the bounds that minimise the squared error.
 
-    Source: the MSE row of OAPTQ table 1, which names no search; see :class:`~srquant.ranges.LeastSquares`.
+    Source: the MSE row of OAPTQ table 1, which names no search; see :class:`~srquant.quantizers.ranges.LeastSquares`.
     """
 
     name = "mse"

@@ -26,7 +26,7 @@ from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ran
 from srquant.model import Model
 from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
-from srquant.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
+from srquant.quantizers.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
 from srquant.support.errors import ArgumentError
 from srquant.surgery import swap
 
@@ -51,7 +51,7 @@ class PLQ(Method):
     """Percentile of |x|, or of x, as one line of algorithm 1 prints it."""
     bounds: Literal["percentile", "least_squares"] = "percentile"
     """How bounds are found: the extremes and a percentile, or searched by least squared error (ours, not the paper's;
-    see :class:`~srquant.ranges.PiecewiseSearch`)."""
+    see :class:`~srquant.quantizers.ranges.PiecewiseSearch`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

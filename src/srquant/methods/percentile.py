@@ -11,7 +11,7 @@ from srquant.methods.plan import make_plan
 from srquant.methods.steps import build_layers, finish, observe_ranges
 from srquant.model import Model
 from srquant.quantizers import Uniform
-from srquant.ranges import Quantiles
+from srquant.quantizers.ranges import Quantiles
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from srquant.quantizers import (
     candidate_levels,
     find_sides,
 )
-from srquant.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
+from srquant.quantizers.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
 from srquant.support.errors import ArgumentError
 from srquant.surgery import swap
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from srquant.finetune import Epoch
 from srquant.images.calibration import Calibration
-from srquant.integers import Grid
 from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished, product_of
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import Plan
 from srquant.model import Model
 from srquant.quantizers import Quantizer, Symmetric, Uniform
-from srquant.ranges import Bounds, BoundSearch, Extremes, LeastSquares, OfChannels, Quantiles, Range
-from srquant.sorted_values import thin
+from srquant.quantizers.numerics.integers import Grid
+from srquant.quantizers.numerics.sorted_values import thin
+from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, OfChannels, Quantiles, Range
 from srquant.storage import Record
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track

@@ -23,7 +23,7 @@ from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once
 from srquant.model import Model
 from srquant.quantizers import Quantizer, Uniform
-from srquant.ranges import BoundSearch
+from srquant.quantizers.ranges import BoundSearch
 from srquant.surgery import swap
 
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
@@ -38,9 +38,9 @@ class DOBI(Method):
     """Uniform quantizers per tensor, asymmetric for weights too, each with the best of 100 pairs of bounds.
 
     Roughly symmetric tensors are searched from both ends; tensors that come out of a softmax, a GELU or one of their
-    kind from the upper end alone (see :class:`~srquant.ranges.BoundSearch`). Which tensor is of which kind is read off
-    the network: the operator whose output it is. Where something lies between that operator and the multiplication, as
-    a pooling, values decide: a tensor without a value below zero counts as one-sided.
+    kind from the upper end alone (see :class:`~srquant.quantizers.ranges.BoundSearch`). Which tensor is of which kind
+    is read off the network: the operator whose output it is. Where something lies between that operator and the
+    multiplication, as a pooling, values decide: a tensor without a value below zero counts as one-sided.
 
     Source: 2DQuant, DOBI. Its networks are SwinIR-light: q, k, v, proj, fc1, fc2 and both operands of both attention
     products of every block, 16 quantizers a block; convolutions stay float. Differs: long tensors are searched on an

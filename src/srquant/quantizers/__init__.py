@@ -11,8 +11,8 @@ from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.base import check_grid as check_grid
-from srquant.quantizers.free_levels import FreeLevels as FreeLevels
-from srquant.quantizers.free_levels import ShiftedLevels as ShiftedLevels
+from srquant.quantizers.non_uniform import FreeLevels as FreeLevels
+from srquant.quantizers.non_uniform import ShiftedLevels as ShiftedLevels
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides

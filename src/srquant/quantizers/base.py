@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from srquant import functional, integers
+from srquant.quantizers.numerics import grid, integers, rounding
 from srquant.support.errors import ArgumentError
 
 NARROWEST = 1e-3
@@ -53,7 +53,7 @@ class Quantizer(nn.Module):
     name: ClassVar[str]
     """Name in files."""
     bits: int
-    steps: functional.Steps
+    steps: grid.Steps
     """Steps of each segment of the grid; at most 2^bits - 1 in all."""
 
     def knots(self) -> Tensor:
@@ -74,24 +74,26 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the nearest levels; shape, dtype and memory format of ``x``."""
-        return functional.quantize(x, self.knots(), self.steps)
+        return rounding.quantize(x, self.knots(), self.steps)
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes in [0, 2^bits), int16."""
-        return functional.grid_codes(x, self.knots(), self.steps)
+        return grid.grid_codes(x, self.knots(), self.steps)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of integer codes, float32."""
-        return functional.grid_values(codes, self.knots().detach(), self.steps)
+        return grid.grid_values(codes, self.knots().detach(), self.steps)
 
     def levels(self) -> Tensor:
         """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
         knots = self.knots().detach()
         codes = torch.arange(1 + sum(self.steps), device=knots.device)
-        return functional.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.steps)
+        return grid.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.steps)
 
     def terms(self, codes: Tensor) -> list[integers.Term]:
-        """Codes as a sum of scales times integers, equal to :meth:`decode`; see :func:`srquant.integers.terms`."""
+        """Codes as a sum of scales times integers, equal to :meth:`decode`; see
+        :func:`srquant.quantizers.numerics.integers.terms`.
+        """
         return integers.terms(codes, self.knots(), self.steps)
 
     def integer_grid(self) -> integers.IntegerGrid | None:

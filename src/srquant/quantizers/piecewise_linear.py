@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from srquant.functional import Steps, grid_levels
-from srquant.integers import WIDTH, Grid, short, uniform_knots, whole
 from srquant.quantizers.base import BITS, NARROWEST, Quantizer, check_bits, check_grid
+from srquant.quantizers.numerics.grid import Steps, grid_levels
+from srquant.quantizers.numerics.integers import WIDTH, Grid, short, uniform_knots, whole
 from srquant.support.errors import ArgumentError
 
 Form = Literal["distinct", "literal"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srquant.integers import WIDTH, Grid, short, uniform_knots
 from srquant.quantizers.base import NARROWEST, Quantizer, check_bits, check_grid
-from srquant.quantizers.shift import Shifted
+from srquant.quantizers.channel_shift import Shifted
+from srquant.quantizers.numerics.integers import WIDTH, Grid, short, uniform_knots
 
 
 class Uniform(Quantizer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,22 +14,25 @@ _WORTH_IT = 1 << 12
 """Values."""
 
 
-def compiled(x: Tensor) -> Any:
-    """:mod:`srquant.kernels`, or None: where Numba is not installed, or for tensors that the kernels do not take.
+def compiled(x: Tensor, kernels: str) -> Any:
+    """A module of compiled functions, or None: where Numba is not installed, or for tensors that they do not take.
 
     They take float32 and bfloat16 tensors of the CPU that fill a stretch of memory without gaps.
+
+    Args:
+        x: What they shall work on.
+        kernels: The module's name; it is imported when it is first needed, as compiling takes a moment.
     """
     fits = x.device.type == "cpu" and x.numel() >= _WORTH_IT and x.dtype in (torch.float32, torch.bfloat16)
-    return _kernels() if fits and x.permute(memory_order(x)).is_contiguous() else None
+    return _load(kernels) if fits and x.permute(memory_order(x)).is_contiguous() else None
 
 
 @cache
-def _kernels() -> Any:
+def _load(kernels: str) -> Any:
     try:
-        from srquant import kernels
+        return import_module(kernels)
     except (ImportError, RuntimeError):  # Numba is an extra; and it finds no folder to keep what it compiles
         return None
-    return kernels
 
 
 def memory_order(x: Tensor) -> list[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from srquant.integers import Term
 from srquant.quantizers.base import Quantizer
+from srquant.quantizers.numerics.integers import Term
 
 _UNITS = 1 << 24
 """In the largest shift: as finely as float32 tells values of that size apart."""

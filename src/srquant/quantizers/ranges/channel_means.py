@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from srquant.ranges.base import Bounds, OfChannels
-from srquant.ranges.lloyd import Lloyd
+from srquant.quantizers.ranges.base import Bounds, OfChannels
+from srquant.quantizers.ranges.lloyd_max import Lloyd
 
 
 @dataclass(frozen=True)
 class ChannelShift(OfChannels):
     """Levels as they are and levels of channels minus their means, with the squared errors of both.
 
-    Gives ``levels`` and ``error`` as :class:`~srquant.ranges.Lloyd` does, ``centred_levels`` and ``centred_error`` for
-    the centred values, and ``shift``, ``1 c``, the means. All are numbers that can be averaged over batches; which
-    levels are better is decided at the end. One channel has nobody to be told apart from: only levels as they are.
+    Gives ``levels`` and ``error`` as :class:`~srquant.quantizers.ranges.Lloyd` does, ``centred_levels`` and
+    ``centred_error`` for the centred values, and ``shift``, ``1 c``, the means. All are numbers that can be averaged
+    over batches; which levels are better is decided at the end. One channel has nobody to be told apart from: only
+    levels as they are.
 
     Args:
         levels: Finds levels.

@@ -1,9 +1,9 @@
 """Grids on whole numbers, and any grid as a sum of scales times integers.
 
-A grid (see :mod:`srquant.functional`) *lies on integers* if all its levels are whole multiples of one scale. Free
-bounds rarely make it so; :func:`uniform_knots` and the quantizers' ``grid="int8"`` put it there. Then zero is a level,
-which zero padding needs, and a scale has 16 significant bits, so that every level is exact in float32: scale times
-integer without rounding.
+A grid (see :mod:`srquant.quantizers.numerics.grid`) *lies on integers* if all its levels are whole multiples of one
+scale. Free bounds rarely make it so; :func:`uniform_knots` and the quantizers' ``grid="int8"`` put it there. Then zero
+is a level, which zero padding needs, and a scale has 16 significant bits, so that every level is exact in float32:
+scale times integer without rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srquant.functional import Steps
+from srquant.quantizers.numerics.grid import Steps
 
 Grid = Literal["free", "int8"]
 """``free``: wherever the bounds put it; ``int8``: on at most 256 neighbouring integers times one scale."""

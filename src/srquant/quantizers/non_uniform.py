@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from srquant.quantizers.base import Quantizer, check_bits
-from srquant.quantizers.shift import Shifted
+from srquant.quantizers.channel_shift import Shifted
 from srquant.support.errors import ArgumentError
 
 
@@ -13,8 +13,8 @@ class FreeLevels(Quantizer):
     """Up to 2^b levels without a formula, each a parameter; a value goes to the nearest.
 
     The scalar quantizer of least squared error has this form (Lloyd 1982, Max 1960; see
-    :class:`~srquant.ranges.Lloyd`). As a grid it is 2^b − 1 segments of one step, the levels its knots; gradients
-    follow from that (:func:`~srquant.functional.quantize`).
+    :class:`~srquant.quantizers.ranges.Lloyd`). As a grid it is 2^b − 1 segments of one step, the levels its knots;
+    gradients follow from that (:func:`~srquant.quantizers.numerics.rounding.quantize`).
 
     Args:
         bits: b.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from srquant.ranges.base import Bounds
+from srquant.quantizers.ranges.base import Bounds
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srquant.ranges.base import Bounds
-from srquant.ranges.extremes import Extremes
-from srquant.ranges.least_squares import uniform_errors
-from srquant.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.least_squares import uniform_errors
+from srquant.quantizers.ranges.min_max import Extremes
 
 Sides = Literal["both", "upper", "auto"]
 

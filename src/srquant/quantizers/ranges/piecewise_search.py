@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srquant.ranges.base import Bounds
-from srquant.ranges.extremes import Extremes
-from srquant.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.min_max import Extremes
 
 Levels = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Increasing levels, ``r c k``, of candidate bounds ``r c``: lower, upper, breakpoint."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from srquant.ranges.base import Bounds
-from srquant.ranges.extremes import Extremes
-from srquant.ranges.piecewise_search import PiecewiseSearch
+from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.min_max import Extremes
+from srquant.quantizers.ranges.piecewise_search import PiecewiseSearch
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.ranges.base import Bounds
-from srquant.sorted_values import sort, thin
+from srquant.quantizers.numerics.sorted_values import sort, thin
+from srquant.quantizers.ranges.base import Bounds
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import as_tensor
 

@@ -4,7 +4,7 @@ Written with ordinary tensor operations, a three-segment grid takes about 10 pas
 Here a value is loaded once. Arithmetic and order of operations are the same, so codes and values agree to the bit;
 sums agree up to the order of their terms.
 
-Only :mod:`srquant.support.compiled` imports this module, when it is first needed: compiling, or reading what was
+It is imported by name (:mod:`srquant.support.compiled`) when it is first needed: compiling, or reading what was
 compiled before, takes a moment.
 """
 
@@ -52,7 +52,7 @@ def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[i
     Args:
         x: Flat.
         made: Where to write; of the same shape and dtype.
-        grid: Origin, size and bends; see ``functional._Grid``.
+        grid: Origin, size and bends; see ``grid.PiecewiseGrid``.
         steps: Of each segment.
         falling: Whether positions fall where values rise.
     """

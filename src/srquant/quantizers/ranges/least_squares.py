@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srquant.functional import grid_levels
-from srquant.integers import Grid, uniform_knots
-from srquant.ranges.base import Bounds
-from srquant.ranges.extremes import Extremes
-from srquant.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.grid import grid_levels
+from srquant.quantizers.numerics.integers import Grid, uniform_knots
+from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.min_max import Extremes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The arithmetic that quantizers are made of: grids, rounding onto them, codes, integers, packing."""

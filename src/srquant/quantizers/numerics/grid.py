@@ -1,0 +1,185 @@
+"""Pure tensor functions that every quantizer is made of: the grid, its codes, and rounding onto it with gradients.
+
+A *grid* is a piecewise-affine staircase. ``knots`` e_0 < e_1 < … < e_m cut the line into m segments, and segment i
+is cut into ``steps[i]`` equal steps. The levels are the knots and what lies between: 1 + Σ steps in all. A value goes
+to its nearest level; code k is the k-th level from below. The uniform quantizer has one segment, a piecewise-linear
+one two or three.
+
+Knots of shape ``(m + 1,)`` serve a whole tensor; of shape ``(c, m + 1)``, each of the c slices along its axis 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Steps = tuple[int, ...]
+
+
+def grid_levels(knots: Tensor, steps: Steps) -> Tensor:
+    """All levels of a grid, increasing.
+
+    Args:
+        knots: Shape ``(..., m + 1)``.
+        steps: m numbers of steps.
+
+    Returns:
+        Shape ``(..., 1 + sum(steps))``.
+    """
+    parts = [knots[..., :1]]
+    for i, count in enumerate(steps):
+        ramp = torch.arange(1, count + 1, dtype=knots.dtype, device=knots.device) / count
+        parts.append(knots[..., i : i + 1] + (knots[..., i + 1 : i + 2] - knots[..., i : i + 1]) * ramp)
+    return torch.cat(parts, dim=-1)
+
+
+def grid_codes(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
+    """Codes of the nearest levels.
+
+    Returns:
+        Integers in [0, sum(steps)], int16, shaped as ``x``.
+    """
+    grid = staircase(x, knots, steps)
+    return grid.swap(grid.round(x)).to(torch.int16)
+
+
+def grid_values(codes: Tensor, knots: Tensor, steps: Steps) -> Tensor:
+    """Levels of integer codes, in the dtype of ``knots``; the inverse of :func:`grid_codes` on the grid."""
+    like = codes.to(computing_dtype(knots.dtype))
+    grid = staircase(like, knots, steps)
+    return grid.expand(grid.swap_back(like))
+
+
+def staircase(like: Tensor, knots: Tensor, steps: Steps) -> PiecewiseGrid | LevelGrid:
+    """The grid laid out for tensors like this one."""
+    return LevelGrid(like, knots) if is_non_uniform(steps) else PiecewiseGrid(like, knots, steps)
+
+
+def is_non_uniform(steps: Steps) -> bool:
+    """Whether every knot is a level, and no two need be equally far apart."""
+    return len(steps) > 3 and max(steps) == 1
+
+
+class PiecewiseGrid:
+    """The staircase laid out for few passes over the data.
+
+    The coordinate counts steps from the last inner knot it met, so that a change of slope lies at zero and is one leaky
+    rectifier; from the third segment on it runs downwards, for the same reason. Every operation rounds once, so that
+    vector and scalar code give the same bits; and where all levels are multiples of the finest step, and that has few
+    significant bits, levels are exact (see :mod:`srquant.quantizers.numerics.integers`).
+    """
+
+    def __init__(self, like: Tensor, knots: Tensor, steps: Steps) -> None:
+        knots = knots.detach().to(computing_dtype(like.dtype))
+        # A segment without width keeps its codes, at (almost) one value.
+        narrowest = knots.abs().amax(dim=-1, keepdim=True).mul_(torch.finfo(knots.dtype).eps).clamp_(min=1e-30)
+        counts = torch.tensor(steps, dtype=knots.dtype, device=knots.device)
+        sizes = (knots[..., 1:] - knots[..., :-1]).maximum(narrowest) / counts
+        shape = (-1, *([1] * (like.ndim - 1))) if knots.ndim == 2 else ()
+        anchor = min(1, len(steps) - 1)
+        self.origin = knots[..., anchor].reshape(shape)
+        # Of two segments the one with fewer steps gives the unit; seen from its end, the other lies at negative values.
+        turned = len(steps) == 2 and steps[0] < steps[1]
+        beyond = [(1, 0) if turned else (0, 1), *((i, i - 1) for i in range(2, len(steps)))][: len(steps) - 1]
+        self.size = (-sizes[..., 0] if turned else sizes[..., anchor]).reshape(shape)
+        self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond]
+        self.steps = steps
+        self.below = sum(steps[:-1])
+        self.above = steps[-1]
+        self.falling = turned or len(steps) > 2
+
+    def numbers(self) -> NDArray[np.float32]:
+        """Origin, size and bends of a grid for a whole tensor, as compiled code takes them."""
+        return torch.stack((self.origin, self.size, *self.bends)).float().numpy()
+
+    def position(self, x: Tensor) -> Tensor:
+        """Where values lie, in steps; a new tensor."""
+        t = x.sub(self.origin) if x.dtype == self.origin.dtype else x.to(self.origin.dtype).sub_(self.origin)
+        t.mul_(self.size.reciprocal())
+        for i, bend in enumerate(self.bends):
+            if i == 1:
+                _subtract_from_(self.steps[1], t)
+            elif i > 1:
+                t.add_(self.steps[i])
+            t = _bend_(t, bend.reciprocal())
+        return t
+
+    def round(self, x: Tensor) -> Tensor:
+        return self._inside(x).round_()
+
+    def error(self, x: Tensor) -> Tensor:
+        """How far, in steps of its own segment, the nearest level lies above a value; 0 outside the grid."""
+        position = self._inside(x)
+        rounded = position.round()
+        return position.sub_(rounded) if self.falling else rounded.sub_(position)
+
+    def _inside(self, x: Tensor) -> Tensor:
+        low, high = (-self.above, self.below) if self.falling else (-self.below, self.above)
+        return self.position(x).clamp_(low, high)
+
+    def expand(self, t: Tensor) -> Tensor:
+        """Undo :meth:`position`, in place."""
+        for i, bend in reversed(list(enumerate(self.bends))):
+            t = _bend_(t, bend)
+            if i == 1:
+                _subtract_from_(self.steps[1], t)
+            elif i > 1:
+                t.sub_(self.steps[i])
+        return t.mul_(self.size).add_(self.origin)
+
+    def swap(self, t: Tensor) -> Tensor:
+        """Coordinates to codes, in place."""
+        return _subtract_from_(self.below, t) if self.falling else t.add_(self.below)
+
+    def swap_back(self, codes: Tensor) -> Tensor:
+        """Codes to coordinates; a new tensor."""
+        return codes.neg().add_(self.below) if self.falling else codes.sub(self.below)
+
+
+class LevelGrid:
+    """A staircase whose knots are all levels: the coordinate is the code, found by comparing."""
+
+    def __init__(self, like: Tensor, levels: Tensor) -> None:
+        self.levels = levels.detach().to(computing_dtype(like.dtype))
+        self.halfway = (self.levels[1:] + self.levels[:-1]) / 2
+
+    def round(self, x: Tensor) -> Tensor:
+        codes = torch.bucketize(x.to(self.levels.dtype).contiguous(), self.halfway, out_int32=True).to(
+            self.levels.dtype
+        )
+        return torch.where(x.isnan(), torch.nan, codes)
+
+    def error(self, x: Tensor) -> Tensor:
+        """As of :class:`PiecewiseGrid`; between two levels."""
+        below = torch.bucketize(x.contiguous(), self.levels[1:-1].contiguous())
+        a, b = self.levels[below], self.levels[below + 1]
+        position = ((x - a) / (b - a).clamp(min=1e-30)).clamp_(0, 1)
+        return (position > 0.5).to(x.dtype) - position
+
+    def expand(self, t: Tensor) -> Tensor:
+        return torch.where(t.isnan(), t, self.levels[t.nan_to_num().long()])
+
+    def swap(self, t: Tensor) -> Tensor:
+        return t
+
+    def swap_back(self, codes: Tensor) -> Tensor:
+        return codes
+
+
+def _bend_(t: Tensor, slope: Tensor) -> Tensor:
+    """Multiply the negative values by a positive slope; may overwrite ``t``."""
+    if slope.ndim == 0 and t.device.type == "cpu":
+        return F.leaky_relu_(t, float(slope))
+    return torch.where(t < 0, t * slope, t)
+
+
+def _subtract_from_(number: int, t: Tensor) -> Tensor:
+    return torch.sub(torch.tensor(number, dtype=t.dtype, device=t.device), t, out=t)
+
+
+def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which values of a dtype are moved to a grid: float32 at least."""
+    return dtype if dtype in (torch.float32, torch.float64) else torch.float32
