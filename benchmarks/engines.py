@@ -30,8 +30,8 @@ from srquant.images import Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
 from srquant.images.reading import list_images
 from srquant.images.tiling import Tiling
+from srquant.model.survey import survey
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import survey
 from srquant.upscaling import upscale_tree
 
 METHODS = {

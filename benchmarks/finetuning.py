@@ -18,8 +18,9 @@ from srquant import Calibration, Model, load
 from srquant import finetune as finetuning
 from srquant.finetune import LearningSettings
 from srquant.methods import OAPTQ
+from srquant.model.observing import to_network
+from srquant.model.swapping import copy_network
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import copy_network, to_network
 
 PREPARE = """
 import sys, torch
@@ -27,7 +28,7 @@ from srquant import Calibration, load
 from srquant.support.memory import keep_freed_memory
 from srquant.finetune import LearningSettings
 from srquant.methods import OAPTQ
-from srquant.surgery import to_network
+from srquant.model.observing import to_network
 keep_freed_memory()
 model = load(sys.argv[1])
 patches = Calibration.from_photographs(sys.argv[2], model.scale, count=2)

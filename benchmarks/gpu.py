@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, load, quantize
 from srquant.engines.onnx import ExportSettings, IntegerOperands
-from srquant.surgery import copy_network, quant_layers, replace, survey
+from srquant.model.survey import survey
+from srquant.model.swapping import copy_network, quant_layers, replace
 
 W8A8 = configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"])
 _MULTIPLE = 8

@@ -16,8 +16,9 @@ import torch
 
 from benchmarks.timing import markdown
 from srquant import Calibration, Model, configure, load, quantize
+from srquant.model.observing import to_network
+from srquant.model.swapping import copy_network
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import copy_network, to_network
 
 METHODS = ("minmax", "percentile", "mse", "plq", "oaptq", "srquant")
 _LEARNING = ("oaptq", "srquant")

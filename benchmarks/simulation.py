@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.timing import alternate, markdown, median_ratio, peak_memory
 from srquant import Calibration, Model, configure, load, quantize
+from srquant.model.observing import to_network
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import to_network
 
 METHODS = ("minmax", "percentile", "mse", "plq")
 OPEN = """

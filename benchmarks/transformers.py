@@ -26,9 +26,9 @@ from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, quantize
 from srquant.engines.agreement import test_patch
 from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
+from srquant.model.survey import survey
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import survey
 
 INTEGERS = ("grid=int8", "weights.per_channel=true")
 MODELS = {

@@ -20,9 +20,10 @@ from srquant import Calibration, Model, load
 from srquant import finetune as finetuning
 from srquant.finetune import LearningSettings
 from srquant.methods import DOBI, TwoDQuant
+from srquant.model.observing import to_network
+from srquant.model.swapping import copy_network
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.support.memory import keep_freed_memory
-from srquant.surgery import copy_network, to_network
 
 
 class Enough(Exception):  # noqa: N818

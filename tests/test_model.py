@@ -13,7 +13,7 @@ from torch import nn
 from srquant.images import Calibration
 from srquant.methods import PLQ, MinMax
 from srquant.model import Model, load
-from srquant.storage import HEADER
+from srquant.model.storage import HEADER
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError
 from tests.conftest import small_networks
 
@@ -252,7 +252,7 @@ def test_a_failed_save_loses_nothing(saved: Path, edsr: Model, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("srquant.storage.save_safetensors", fail)
+    monkeypatch.setattr("srquant.model.storage.save_safetensors", fail)
     with pytest.raises(OutputError, match="No space left on device"):
         load(saved).save(saved)
     assert saved.read_bytes() == before

@@ -13,11 +13,11 @@ from srquant.engines.exported import Contract
 from srquant.finetune import LearningSettings
 from srquant.methods import OAPTQ, PLQ, SRQuant, all_methods
 from srquant.methods.base import ObservationSettings
+from srquant.model.record import Kept
 from srquant.networks import all_networks
 from srquant.networks.custom import CustomConfig
 from srquant.networks.edsr import EDSRConfig
 from srquant.networks.swinir import SwinIRConfig
-from srquant.storage import Kept
 from srquant.support.errors import ArgumentError, UnknownNameError
 from srquant.support.settings import Checked, Seed, check, from_json, override, to_json
 from srquant.training import TrainingConfig

@@ -9,12 +9,16 @@ from torch import nn
 
 from srquant.api import configure
 from srquant.images import Calibration
-from srquant.layers import CodedWeight, LearnableWeight, QuantLayer, finished, product_of
 from srquant.model import Model
+from srquant.model.folding import fold_batch_norm
+from srquant.model.layer import CodedWeight, LearnableWeight, QuantLayer, finished
+from srquant.model.multiplications import product_of
+from srquant.model.observing import observe
+from srquant.model.survey import survey
+from srquant.model.swapping import quant_layers, swap
 from srquant.networks.modules import MatMul
 from srquant.quantizers import Symmetric, Uniform
 from srquant.support.errors import ImageError, NetworkError
-from srquant.surgery import fold_batch_norm, observe, quant_layers, survey, swap
 from tests.conftest import small_networks
 
 

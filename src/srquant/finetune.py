@@ -22,6 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
+from srquant.model.observing import to_network
+from srquant.model.record import Epoch
 from srquant.networks.base import SRNetwork
 from srquant.quantizers import Quantizer
 from srquant.states import read_state, write_state
@@ -32,7 +34,6 @@ from srquant.support.progress import bar
 from srquant.support.settings import Checked, Seed, to_json
 from srquant.support.tensors import autocast, modules_of, vector_norm
 from srquant.support.watching import hooks
-from srquant.surgery import to_network
 
 _KERNELS = "srquant.quantizers.numerics.kernels"
 _TINY = 1e-12
@@ -131,15 +132,6 @@ class Loss(Protocol):
     def __call__(self, student: Outputs, teacher: Outputs, /) -> dict[str, Tensor]:
         """The parts whose sum is the loss, each a mean over the samples of the batch."""
         ...
-
-
-@dataclass(frozen=True)
-class Epoch(Checked):
-    """What happened in an epoch: its stage and the means of the loss's parts."""
-
-    number: Annotated[int, Field(ge=1)]
-    stage: str
-    losses: dict[str, float]
 
 
 def finetune(

@@ -20,8 +20,10 @@ from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import WeightSettings
 from srquant.metrics import cielab, colour_shift, psnr
 from srquant.model import Model
+from srquant.model.folding import fold_batch_norm
+from srquant.model.observing import observe
+from srquant.model.swapping import quant_layers, swap
 from srquant.support.errors import ArgumentError
-from srquant.surgery import fold_batch_norm, observe, quant_layers, swap
 
 
 @pytest.fixture

@@ -266,7 +266,7 @@ def test_interruption_leaves_the_previous_result(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("srquant.storage.save_safetensors", interrupted)
+    monkeypatch.setattr("srquant.model.storage.save_safetensors", interrupted)
     code, _, error = run(*words, "--bits", 3)
     assert (code, error) == (130, "interrupted; no half-written file is left\n")
     assert out.read_bytes() == before

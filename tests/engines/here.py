@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from srquant.engines import ENGINES, saturates
 from srquant.engines.onnx import ExportSettings, IntegerOperands, Range
-from srquant.layers import CodedWeight
 from srquant.model import Model
-from srquant.surgery import copy_network, quant_layers
+from srquant.model.layer import CodedWeight
+from srquant.model.swapping import copy_network, quant_layers
 
 NORM = """
 import numpy, openvino

@@ -30,10 +30,12 @@ from srquant.engines.onnx import (
 )
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
 from srquant.images import Calibration
-from srquant.layers import CodedWeight, QuantLayer, linear
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import Method, WeightSettings
 from srquant.model import Model, load
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import linear
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import Symmetric, Uniform
 from srquant.quantizers.numerics.integers import IntegerGrid
 from srquant.support.errors import (
@@ -43,7 +45,6 @@ from srquant.support.errors import (
     ModelFileError,
     UnknownNameError,
 )
-from srquant.surgery import quant_layers
 
 CHANNELS = WeightSettings(per_channel=True)
 METHODS: dict[str, Method] = {

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
 from srquant.finetune import LearningSettings
 from srquant.images import Calibration
-from srquant.layers import CodedWeight, QuantLayer, linear, matrix_product, product_of
 from srquant.methods import PLQ, MinMax, SRQuant
 from srquant.methods.base import Method, WeightSettings
 from srquant.metrics import psnr
 from srquant.model import Model, load
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import linear, matrix_product, product_of
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import PiecewiseLinear, Quantizer, ShiftedUniform, Symmetric, Uniform
 from srquant.support.errors import ArgumentError
 from srquant.support.watching import hooks
-from srquant.surgery import quant_layers
 
 METHODS: dict[str, Method] = {
     "uniform": MinMax(bits=8),

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from srquant.finetune import LearningSettings
 from srquant.images import Calibration
-from srquant.layers import CodedWeight
 from srquant.methods import Method, all_methods
 from srquant.model import Model, load
+from srquant.model.layer import CodedWeight
+from srquant.model.observing import hooks
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
-from srquant.surgery import hooks, quant_layers
 
 SHORT: dict[str, dict[str, object]] = {
     "oaptq": {"finetuning": LearningSettings(epochs=4)},

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.conftest import NETWORK_NAMES, small_networks
 
+from srquant.model.survey import survey
 from srquant.networks import all_networks, open_network
 from srquant.networks.opening import load_network, save_network
 from srquant.quantizers.numerics.rounding import quantize
-from srquant.surgery import survey
 
 each_network = pytest.mark.parametrize("name", NETWORK_NAMES)
 

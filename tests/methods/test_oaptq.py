@@ -20,10 +20,10 @@ from srquant.methods import OAPTQ, PLQ
 from srquant.methods.oaptq import sensitivities
 from srquant.methods.steps import OutputSizes
 from srquant.model import Model, load
+from srquant.model.swapping import quant_layers
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.quantizers import PiecewiseLinear, Uniform
 from srquant.support.errors import ArgumentError, FinetuningError
-from srquant.surgery import quant_layers
 
 SHORT = LearningSettings(epochs=3)
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from srquant.images import Calibration
-from srquant.layers import CodedWeight
 from srquant.methods import MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import ObservationSettings, WeightSettings
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_ranges, weight_quantizer
 from srquant.model import Model, load
+from srquant.model.layer import CodedWeight
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import PiecewiseLinear, Uniform, find_sides
 from srquant.quantizers.ranges import Extremes, LeastSquares
 from srquant.support.errors import ArgumentError
-from srquant.surgery import quant_layers
 
 
 def inputs_by_batch(model: Model, name: str, patches: Calibration, size: int) -> list[Tensor]:

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from srquant.finetune import LearningSettings, Outputs
 from srquant.images import Calibration
-from srquant.layers import CodedWeight
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import WeightSettings
 from srquant.methods.recipe import OutputAndFeatures, SRQuant
 from srquant.methods.steps import OutputSizes
 from srquant.model import Model
+from srquant.model.layer import CodedWeight
+from srquant.model.observing import observe
+from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.support.errors import ArgumentError
-from srquant.surgery import copy_network, observe, quant_layers
 
 SHORT = LearningSettings(epochs=3, rate=2e-3, schedule="cosine")
 

@@ -24,12 +24,14 @@ from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_at_once
 from srquant.methods.two_d_quant import DistillationLoss
 from srquant.model import Model, load
+from srquant.model.observing import observe, to_network
+from srquant.model.survey import survey
+from srquant.model.swapping import quant_layers, swap
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.quantizers import Quantizer
 from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes
 from srquant.support.errors import ArgumentError, FinetuningError
 from srquant.support.watching import hooks
-from srquant.surgery import observe, quant_layers, survey, swap, to_network
 
 FEW = LearningSettings(steps=6, batch=4, rate=1e-2, schedule="cosine", cache=8)
 _IN_BLOCK = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2", "attn.scores", "attn.mix")

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
+from srquant.model.folding import fold_batch_norm
+from srquant.model.observing import observe
+from srquant.model.survey import survey
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
-from srquant.surgery import fold_batch_norm, observe, quant_layers, survey
 
 _BATCH = 4
 

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
+from srquant.model.folding import fold_batch_norm
+from srquant.model.multiplications import flat
+from srquant.model.observing import observe
+from srquant.model.survey import survey
 from srquant.quantizers.ranges import quantile
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
 from srquant.support.settings import check
-from srquant.surgery import flat, fold_batch_norm, observe, survey
 
 
 @dataclass(frozen=True)

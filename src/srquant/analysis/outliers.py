@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from srquant.evaluation import enlarge
 from srquant.metrics import colour_shift, psnr
 from srquant.model import Model
+from srquant.model.multiplications import flat
+from srquant.model.survey import survey
 from srquant.quantizers.ranges import quantile
 from srquant.support.errors import ArgumentError
 from srquant.support.watching import hooks
-from srquant.surgery import flat, survey
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from srquant.evaluation import enlarge
 from srquant.images.pairs import Pair
 from srquant.metrics import psnr
 from srquant.model import Model
+from srquant.model.folding import fold_batch_norm
+from srquant.model.survey import survey
+from srquant.model.swapping import quant_layers, replace
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import bar
-from srquant.surgery import fold_batch_norm, quant_layers, replace, survey
 
 
 @dataclass(frozen=True)

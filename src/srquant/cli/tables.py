@@ -11,10 +11,10 @@ from rich.table import Table
 from srquant.demo import Row
 from srquant.evaluation import Scores
 from srquant.model import Model
+from srquant.model.record import Record
+from srquant.model.survey import survey
 from srquant.quantizers import Quantizer
-from srquant.storage import Record
 from srquant.support.settings import to_json
-from srquant.surgery import survey
 
 
 def print_scores(scores: list[Scores]) -> None:

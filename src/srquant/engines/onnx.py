@@ -44,14 +44,14 @@ from srquant.engines.operators import Convert, as_rows, convolution_attributes, 
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
-from srquant.layers import CodedWeight, QuantLayer
 from srquant.model import Model
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing, require_writable
 from srquant.support.settings import Checked, to_json
-from srquant.surgery import quant_layers
 
 Storage = Literal["int8", "int4"]
 Range = Literal["auto", "full", "reduced"]

@@ -23,12 +23,13 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from srquant.layers import CodedWeight, Convolution, Product, QuantLayer
 from srquant.model import Model
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import Convolution, Product
+from srquant.model.swapping import copy_network, quant_layers, replace
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.integers import Term
 from srquant.support.errors import ArgumentError
-from srquant.surgery import copy_network, quant_layers, replace
 
 _INT32 = (1 << 31) - 1
 

@@ -17,11 +17,11 @@ from torch.fx.node import map_arg
 from srquant.engines.attention import Attention, find_attentions
 from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
-from srquant.layers import QuantLayer
 from srquant.model import Model
+from srquant.model.layer import QuantLayer
+from srquant.model.swapping import copy_network, quant_layers, replace
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
-from srquant.surgery import copy_network, quant_layers, replace
 
 _LARGER = 2
 """A constant that another one grows into by more than this is made by the engine instead of stored."""

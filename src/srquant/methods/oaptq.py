@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
-from srquant.layers import LearnableWeight, QuantLayer
 from srquant.methods.base import Factor, Method
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
 from srquant.model import Model
+from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.swapping import swap
 from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
 from srquant.quantizers.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
 from srquant.support.errors import ArgumentError
-from srquant.surgery import swap
 
 
 @dataclass(frozen=True, kw_only=True)

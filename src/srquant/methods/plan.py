@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
+from srquant.model.folding import Fold, fold_batch_norm
+from srquant.model.record import Kept
+from srquant.model.survey import Point, Survey, survey
 from srquant.networks.base import SRNetwork
-from srquant.storage import Kept
 from srquant.support.errors import ArgumentError
-from srquant.surgery import Fold, Point, Survey, fold_batch_norm, survey
 
 _EIGHT_BIT_ROLES = ("first", "upsampler", "last")
 _FLOAT_ROLES = ("first", "after_body", "upsampler", "last")

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
-from srquant.layers import LearnableWeight, QuantLayer
 from srquant.methods.base import Factor, Method, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import Observed, OutputSizes, build_layers, finish, image_offsets, observe_ranges
 from srquant.model import Model
+from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.swapping import swap
 from srquant.quantizers import (
     FreeLevels,
     PiecewiseLinear,
@@ -30,7 +31,6 @@ from srquant.quantizers import (
 )
 from srquant.quantizers.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
 from srquant.support.errors import ArgumentError
-from srquant.surgery import swap
 
 _BITS_OF_IMAGES = 8
 _FEW = 4

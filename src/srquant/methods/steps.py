@@ -12,23 +12,24 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from srquant.finetune import Epoch
 from srquant.images.calibration import Calibration
-from srquant.layers import LearnableWeight, Multiplication, QuantLayer, finished, product_of
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.plan import Plan
 from srquant.model import Model
+from srquant.model.layer import LearnableWeight, QuantLayer, finished
+from srquant.model.multiplications import Kind, Multiplication, by_channel, flat, product_of
+from srquant.model.observing import observe, require_finite, to_network
+from srquant.model.record import Epoch, Record
+from srquant.model.swapping import swap
 from srquant.quantizers import Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
 from srquant.quantizers.numerics.sorted_values import thin
 from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, OfChannels, Quantiles, Range
-from srquant.storage import Record
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
 from srquant.support.settings import to_json
 from srquant.support.tensors import vector_norm
 from srquant.support.watching import hooks
-from srquant.surgery import Kind, by_channel, flat, observe, require_finite, swap, to_network
 
 
 class RangeOf(Protocol):

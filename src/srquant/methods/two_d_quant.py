@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import SMALLEST_PATCH, Calibration
-from srquant.layers import QuantLayer
 from srquant.methods.base import Batch, Factor, Method, ObservationSettings, Scope, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once
 from srquant.model import Model
+from srquant.model.layer import QuantLayer
+from srquant.model.swapping import swap
 from srquant.quantizers import Quantizer, Uniform
 from srquant.quantizers.ranges import BoundSearch
-from srquant.surgery import swap
 
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
 """Operators whose outputs crowd at a lower bound. The paper names the first two; the others do the same."""

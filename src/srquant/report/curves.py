@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srquant.storage import Record
+from srquant.model.record import Record
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.settings import to_json

@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from srquant.layers import CodedWeight
+from srquant.model.layer import CodedWeight
+from srquant.model.observing import to_network
+from srquant.model.record import Record
+from srquant.model.storage import is_model_file, read_model, write_model
+from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork
 from srquant.networks.custom import CustomConfig, CustomNetwork
 from srquant.networks.opening import check_value_range, load_network, save_network
 from srquant.quantizers import Quantizer
-from srquant.storage import Record, is_model_file, read_model, write_model
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import channels_last
-from srquant.surgery import copy_network, quant_layers, to_network
 
 
 @dataclass(frozen=True)

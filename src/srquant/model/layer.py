@@ -2,68 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.networks.modules import MatMul
+from srquant.model.multiplications import Product
 from srquant.quantizers.base import Quantizer
 from srquant.support.tensors import in_one_layout
-
-Multiplication = nn.Conv2d | nn.Linear | MatMul
-
-
-class Product(Protocol):
-    """The bare multiplication: left operand, right operand, bias."""
-
-    def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None, /) -> Tensor:
-        """The product."""
-        ...
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """What a ``Conv2d`` does with its input and weight."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | str
-    dilation: tuple[int, ...]
-    groups: int
-    padding_mode: str
-    border: tuple[int, ...]
-    """Padding as ``F.pad`` takes it, for modes other than zeros."""
-
-    @classmethod
-    def of(cls, module: nn.Conv2d) -> Convolution:
-        """Read the settings off a module."""
-        border = tuple(cast(Any, module)._reversed_padding_repeated_twice)
-        return cls(module.stride, module.padding, module.dilation, module.groups, module.padding_mode, border)
-
-    def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        if self.padding_mode != "zeros":
-            left = F.pad(left, self.border, self.padding_mode)
-            return F.conv2d(left, right, bias, self.stride, 0, self.dilation, self.groups)
-        return F.conv2d(left, right, bias, self.stride, self.padding, self.dilation, self.groups)
-
-
-def linear(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    """What a ``Linear`` does with its input and weight."""
-    return F.linear(left, right, bias)
-
-
-def matrix_product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    """What a ``MatMul`` does with its operands."""
-    return left @ right if bias is None else left @ right + bias
-
-
-def product_of(module: Multiplication) -> Product:
-    """The bare multiplication of a module."""
-    if isinstance(module, nn.Conv2d):
-        return Convolution.of(module)
-    return linear if isinstance(module, nn.Linear) else matrix_product
 
 
 class LearnableWeight(nn.Module):

@@ -16,18 +16,21 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from srquant.finetune import Epoch
-from srquant.layers import CodedWeight, Multiplication, QuantLayer, product_of
+from srquant.model.folding import reshape_folded
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import Multiplication, is_point, product_of
+from srquant.model.record import Record
+from srquant.model.swapping import copy_network, quant_layers, replace
 from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
 from srquant.networks.custom import CustomConfig, CustomNetwork
@@ -38,53 +41,11 @@ from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, 
 from srquant.support.files import replacing
 from srquant.support.settings import Checked, from_json, to_json
 from srquant.support.tensors import save_safetensors
-from srquant.surgery import Fold, copy_network, is_point, quant_layers, replace, reshape_folded
 
 HEADER = "srquant.model"
 FORMAT = 1
 _LARGEST_INDEX = 64 << 20
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.int64, torch.bool)}
-
-
-Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
-"""Of the multiply-adds; sums of shares may round to a little more than 1."""
-
-
-def _epoch(row: dict[str, Any]) -> dict[str, Any]:
-    from_json(Epoch, row, "curve")
-    return row
-
-
-@dataclass(frozen=True)
-class Kept(Checked):
-    """Something that stayed float, why, and its share of the multiply-adds."""
-
-    name: str
-    reason: str
-    share: Share
-
-
-@dataclass(frozen=True)
-class Record(Checked):
-    """How a model came about."""
-
-    method: str
-    settings: dict[str, Any]
-    """The method's resolved configuration."""
-    calibration: str
-    source: str
-    """Name of the file of float weights."""
-    multiply_adds: Annotated[float, Field(gt=0)]
-    """Of the whole network, per LR pixel."""
-    share: Share
-    """Part of the multiply-adds whose operands are both quantized."""
-    kept: tuple[Kept, ...] = ()
-    folds: tuple[Fold, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict[str, str])
-    scores: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Scores measured by the one who made the file, if any."""
-    curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
-    """Of finetuning: for each epoch its stage and the means of the loss's parts."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""How a model came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from srquant.model.folding import Fold
+from srquant.support.settings import Checked, from_json
+
+
+@dataclass(frozen=True)
+class Epoch(Checked):
+    """What happened in an epoch: its stage and the means of the loss's parts."""
+
+    number: Annotated[int, Field(ge=1)]
+    stage: str
+    losses: dict[str, float]
+
+
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""Of the multiply-adds; sums of shares may round to a little more than 1."""
+
+
+def _epoch(row: dict[str, Any]) -> dict[str, Any]:
+    from_json(Epoch, row, "curve")
+    return row
+
+
+@dataclass(frozen=True)
+class Kept(Checked):
+    """Something that stayed float, why, and its share of the multiply-adds."""
+
+    name: str
+    reason: str
+    share: Share
+
+
+@dataclass(frozen=True)
+class Record(Checked):
+    """How a model came about."""
+
+    method: str
+    settings: dict[str, Any]
+    """The method's resolved configuration."""
+    calibration: str
+    source: str
+    """Name of the file of float weights."""
+    multiply_adds: Annotated[float, Field(gt=0)]
+    """Of the whole network, per LR pixel."""
+    share: Share
+    """Part of the multiply-adds whose operands are both quantized."""
+    kept: tuple[Kept, ...] = ()
+    folds: tuple[Fold, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    scores: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Scores measured by the one who made the file, if any."""
+    curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
+    """Of finetuning: for each epoch its stage and the means of the loss's parts."""
