@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.timing import markdown, peak_memory
 from srquant import Calibration, Model, load
-from srquant import finetune as finetuning
-from srquant.finetune import LearningSettings
+from srquant.learning import finetuning
+from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ
 from srquant.model.observing import to_network
 from srquant.model.swapping import copy_network
@@ -26,7 +26,7 @@ PREPARE = """
 import sys, torch
 from srquant import Calibration, load
 from srquant.support.memory import keep_freed_memory
-from srquant.finetune import LearningSettings
+from srquant.learning.settings import (LearningSettings)
 from srquant.methods import OAPTQ
 from srquant.model.observing import to_network
 keep_freed_memory()

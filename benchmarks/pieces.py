@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
-from srquant.finetune import normalised_distance
+from srquant.learning.feature_distance import normalised_distance
 from srquant.quantizers.numerics import rounding
 from srquant.quantizers.numerics.grid import Steps, grid_levels
 from srquant.quantizers.numerics.rounding import quantize

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, load
-from srquant import finetune as finetuning
-from srquant.finetune import LearningSettings
+from srquant.learning import finetuning
+from srquant.learning.settings import LearningSettings
 from srquant.methods import DOBI, TwoDQuant
 from srquant.model.observing import to_network
 from srquant.model.swapping import copy_network

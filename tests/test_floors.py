@@ -12,9 +12,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 FLOORS = (
     {"support"},
-    {"images", "metrics", "networks", "quantizers", "states"},
-    {"evaluation", "model", "training", "upscaling"},
-    {"analysis", "engines", "finetune"},
+    {"images", "metrics", "networks", "quantizers"},
+    {"evaluation", "model", "upscaling"},
+    {"analysis", "engines", "learning"},
     {"methods"},
     {"api", "report"},
     {"demo"},

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant import finetune
+from srquant.learning import feature_distance
+from srquant.learning.feature_distance import normalised_distance
 from srquant.quantizers.numerics import rounding
 from srquant.support import compiled
 from tests.pairwise import every_pair
@@ -122,14 +123,14 @@ def test_a_gradient_in_another_memory_format(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
 def test_distances_agree(monkeypatch, dtype, noise):
-    monkeypatch.setattr(finetune, "_LONG_ROW", 1)
+    monkeypatch.setattr(feature_distance, "_LONG_ROW", 1)
     teacher = values(torch.float32).clamp(-9, 9)
     student = (teacher + noise * teacher.flip(1)).to(dtype)
     teacher = teacher.to(dtype)
 
     def run() -> tuple[Tensor, Tensor]:
         features = student.clone().requires_grad_()
-        distance = finetune.normalised_distance(features, teacher)
+        distance = normalised_distance(features, teacher)
         (distance * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
         return distance.detach(), features.grad.float()
 
@@ -145,12 +146,14 @@ def test_distances_agree(monkeypatch, dtype, noise):
 def test_many_short_samples_are_not_worth_a_call_each(monkeypatch):
     calls = []
     monkeypatch.setattr(
-        compiled._load(KERNELS), "lengths_and_distance", lambda *row: calls.append(row) or (1.0, 1.0, 0.0)
+        compiled._load("srquant.learning.distance_kernels"),
+        "lengths_and_distance",
+        lambda *row: calls.append(row) or (1.0, 1.0, 0.0),
     )
     windows = torch.randn(128, 64, 32)
-    distances = finetune.normalised_distance(windows, windows + 1)
+    distances = normalised_distance(windows, windows + 1)
     assert not calls and bool((distances > 0.1).all())
-    finetune.normalised_distance(windows.view(2, -1), windows.view(2, -1))
+    normalised_distance(windows.view(2, -1), windows.view(2, -1))
     assert len(calls) == 2
 
 

@@ -10,7 +10,8 @@ import pytest
 from pydantic import Field
 
 from srquant.engines.exported import Contract
-from srquant.finetune import LearningSettings
+from srquant.learning.settings import LearningSettings
+from srquant.learning.trainer import TrainingConfig
 from srquant.methods import OAPTQ, PLQ, SRQuant, all_methods
 from srquant.methods.base import ObservationSettings
 from srquant.model.record import Kept
@@ -20,7 +21,6 @@ from srquant.networks.edsr import EDSRConfig
 from srquant.networks.swinir import SwinIRConfig
 from srquant.support.errors import ArgumentError, UnknownNameError
 from srquant.support.settings import Checked, Seed, check, from_json, override, to_json
-from srquant.training import TrainingConfig
 
 
 @dataclass(frozen=True)

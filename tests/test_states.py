@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srquant.states import read_state, write_state
+from srquant.learning.state import read_state, write_state
 from srquant.support.errors import TrainingError
 
 CPU = torch.device("cpu")

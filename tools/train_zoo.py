@@ -33,6 +33,8 @@ from PIL import Image
 
 from srquant.api import describe_device, pick_device
 from srquant.images.reading import list_images, read_picture
+from srquant.learning.photographs import Photographs
+from srquant.learning.trainer import Recipe, TrainingConfig, train
 from srquant.networks import SRNetwork
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.opening import save_network
@@ -43,7 +45,6 @@ from srquant.report.curves import write_curve
 from srquant.support.errors import ArgumentError, ImageError, SrquantError, UnknownNameError
 from srquant.support.files import replacing, require_writable
 from srquant.support.memory import keep_freed_memory
-from srquant.training import Photographs, Recipe, TrainingConfig, train
 
 _SAVE_MINUTES = 2.0
 _SMALL_FILE = 1.0

@@ -11,8 +11,8 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from torch import Tensor, nn
 
 from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
-from srquant.finetune import LearningSettings
 from srquant.images import Calibration
+from srquant.learning.settings import LearningSettings
 from srquant.methods import PLQ, MinMax, SRQuant
 from srquant.methods.base import Method, WeightSettings
 from srquant.metrics import psnr

@@ -23,11 +23,11 @@ import torch
 import torch._dynamo
 from PIL import Image
 
+import srquant.learning.trainer
 import srquant.report.benchmark
 import srquant.report.curves
-import srquant.training.trainer
-from srquant import finetune
 from srquant.cli import main as cli
+from srquant.learning import finetuning as finetune
 from srquant.quantizers.numerics import kernels
 
 _LOADED = (matplotlib.figure, png, tifffile, torch._dynamo, kernels)
@@ -93,7 +93,7 @@ def _run(words: list[str], log: Path, counted: Path, moment: Moment | None) -> N
     finetune._SAVE_EVERY = _SAVE_EVERY
     # Tables and curves hold seconds, which no two runs have in common.
     srquant.report.benchmark.time = SimpleNamespace(perf_counter=lambda: 0.0)
-    srquant.training.trainer.time = SimpleNamespace(monotonic=lambda: 0.0)
+    srquant.learning.trainer.time = SimpleNamespace(monotonic=lambda: 0.0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)

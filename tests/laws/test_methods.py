@@ -12,8 +12,8 @@ import torch
 from tests.conftest import NETWORK_NAMES, small_networks
 from torch import Tensor, nn
 
-from srquant.finetune import LearningSettings
 from srquant.images import Calibration
+from srquant.learning.settings import LearningSettings
 from srquant.methods import Method, all_methods
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight

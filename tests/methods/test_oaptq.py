@@ -13,9 +13,10 @@ from tests.conftest import run_in_two_processes, small_networks, write_png
 from torch import Tensor
 
 from srquant import configure
-from srquant import finetune as finetuning
-from srquant.finetune import LearningSettings, normalised_distance
 from srquant.images import Calibration
+from srquant.learning import finetuning
+from srquant.learning.feature_distance import normalised_distance
+from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.oaptq import sensitivities
 from srquant.methods.steps import OutputSizes

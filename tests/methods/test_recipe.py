@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from srquant.finetune import LearningSettings, Outputs
 from srquant.images import Calibration
+from srquant.learning.losses import Outputs
+from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import WeightSettings
 from srquant.methods.recipe import OutputAndFeatures, SRQuant

@@ -15,10 +15,12 @@ from tests.pairwise import every_pair
 from tests.ranges.test_ranges import dobi_slowly
 from torch import Tensor, nn
 
-from srquant import finetune as finetuning
 from srquant.api import configure
-from srquant.finetune import LearningSettings, Outputs, Stage
 from srquant.images import Calibration
+from srquant.learning import finetuning
+from srquant.learning.losses import Outputs
+from srquant.learning.settings import LearningSettings
+from srquant.learning.stages import Stage
 from srquant.methods import DOBI, Method, TwoDQuant
 from srquant.methods.plan import make_plan
 from srquant.methods.steps import observe_at_once
@@ -394,7 +396,7 @@ def test_batches_run_on_over_the_end_of_a_pass(swinir: Model, patches: Calibrati
     drawn: list[list[int]] = []
     gradients = finetuning._Run._gradients
 
-    def watch(run: finetuning._Run, stage: finetuning.Stage, indices: list[int]) -> dict[str, float]:
+    def watch(run: finetuning._Run, stage: Stage, indices: list[int]) -> dict[str, float]:
         drawn.append(indices)
         return gradients(run, stage, indices)
 
@@ -427,13 +429,13 @@ def test_the_size_of_the_cache_changes_no_byte(
         calls = 0
         with monkeypatch.context() as patched:
             if room is not None:
-                make = finetuning._Teacher.__init__
+                make = finetuning.Teacher.__init__
 
                 def small(self, run, cache, room: int = room, make=make) -> None:
                     make(self, run, cache)
                     self._room = room
 
-                patched.setattr(finetuning._Teacher, "__init__", small)
+                patched.setattr(finetuning.Teacher, "__init__", small)
             model = TwoDQuant(bits=4, finetuning=settings).quantize(swinir, patches)
         passes[name] = calls
         assert model.record is not None

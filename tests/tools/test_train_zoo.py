@@ -12,10 +12,11 @@ from PIL import Image
 from tests.conftest import script, write_png
 
 from srquant.images.reading import list_images, read_picture
+from srquant.learning import trainer
+from srquant.learning.photographs import Photographs
 from srquant.model import load
 from srquant.networks import SRNetwork
 from srquant.networks.checkpoint import read_metadata
-from srquant.training import Photographs, trainer
 
 zoo = script("train_zoo")
 

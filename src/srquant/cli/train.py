@@ -41,14 +41,15 @@ def train(
     import torch
 
     from srquant.api import describe_device, pick_device
+    from srquant.learning.photographs import Photographs
+    from srquant.learning.trainer import Recipe, TrainingConfig
+    from srquant.learning.trainer import train as run
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
     from srquant.report.curves import write_curve
     from srquant.support.errors import ArgumentError
     from srquant.support.files import require_apart, require_writable
     from srquant.support.settings import override
-    from srquant.training import Photographs, Recipe, TrainingConfig
-    from srquant.training import train as run
 
     kind = network_named(network.lower())
     if kind.name in ("custom", "spandrel"):

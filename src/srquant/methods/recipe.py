@@ -12,8 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import Calibration
+from srquant.learning.feature_distance import normalised_distance
+from srquant.learning.finetuning import finetune
+from srquant.learning.losses import Outputs
+from srquant.learning.settings import LearningSettings
+from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Factor, Method, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import Observed, OutputSizes, build_layers, finish, image_offsets, observe_ranges

@@ -15,8 +15,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.finetune import Group, LearningSettings, Outputs, Stage, finetune, normalised_distance
 from srquant.images.calibration import SMALLEST_PATCH, Calibration
+from srquant.learning.feature_distance import normalised_distance
+from srquant.learning.finetuning import finetune
+from srquant.learning.losses import Outputs
+from srquant.learning.settings import LearningSettings
+from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Batch, Factor, Method, ObservationSettings, Scope, WeightSettings
 from srquant.methods.plan import Plan, make_plan
 from srquant.methods.steps import build_layers, finish, observe_at_once

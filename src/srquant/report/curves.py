@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from srquant.learning.trainer import Point
 from srquant.model.record import Record
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.settings import to_json
-from srquant.training import Point
 
 
 def write_curve(output: Path, curve: Sequence[Point]) -> None:

@@ -1,4 +1,4 @@
-"""Staircases and distances of features in few passes over memory, compiled by Numba where that is installed.
+"""Staircases in few passes over memory, compiled by Numba where that is installed.
 
 Written with ordinary tensor operations, a three-segment grid takes about 10 passes over the data, its gradients 20.
 Here a value is loaded once. Arithmetic and order of operations are the same, so codes and values agree to the bit;
@@ -25,7 +25,6 @@ from numba import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-_TINY = 1e-12
 _BLOCK = 4096
 """Values that are summed in float32; sums of blocks are summed in float64."""
 _WORTH_A_TABLE = 1 << 18
@@ -41,9 +40,9 @@ _SHARE = 1 << 18
 Values = NDArray[np.float32] | NDArray[np.uint16]
 """float32, or bfloat16 seen as uint16."""
 
-_compile = numba.njit(cache=True, nogil=True, error_model="numpy")
+jit = numba.njit(cache=True, nogil=True, error_model="numpy")
 # Sums may be taken in another order, which is what makes them vector code.
-_compile_sums = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+jit_sums = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
 def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> None:
@@ -57,7 +56,7 @@ def staircase(x: Values, made: Values, grid: NDArray[np.float32], steps: tuple[i
         falling: Whether positions fall where values rise.
     """
     wide = _three(grid, steps, falling)
-    _share_out(lambda part: _staircase(x[part], made[part], wide, len(steps) == 3), len(x))
+    share_out(lambda part: _staircase(x[part], made[part], wide, len(steps) == 3), len(x))
 
 
 def gradients(
@@ -85,14 +84,14 @@ def gradients(
     """
     wide = _three(grid, steps, falling)
     edges = np.array([knots[0], knots[-1], knots[1], knots[min(2, len(knots) - 1)]], np.float32)
-    parts = _share_out(lambda part: _gradients(x[part], slope[part], made[part], wide, edges, len(steps) == 3), len(x))
+    parts = share_out(lambda part: _gradients(x[part], slope[part], made[part], wide, edges, len(steps) == 3), len(x))
     return np.sum(parts, axis=0)
 
 
 def pass_inside(x: Values, slope: Values, made: Values, low: float, high: float) -> None:
     """Write the slope where ``low ≤ x ≤ high``, else 0: ∂L/∂x alone, see :func:`gradients`."""
     edges = np.array([low, high], np.float32)
-    _share_out(lambda part: _pass_inside(x[part], slope[part], made[part], edges), len(x))
+    share_out(lambda part: _pass_inside(x[part], slope[part], made[part], edges), len(x))
 
 
 def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
@@ -105,9 +104,9 @@ def nearest(x: Values, made: Values, levels: NDArray[np.float32]) -> None:
     if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
         table = np.empty(len(_BFLOAT16), np.uint16)
         _nearest(_BFLOAT16, table, levels, halfway, first)
-        _share_out(lambda part: _look_up(x[part], made[part], table), len(x))
+        share_out(lambda part: _look_up(x[part], made[part], table), len(x))
     else:
-        _share_out(lambda part: _nearest(x[part], made[part], levels, halfway, first), len(x))
+        share_out(lambda part: _nearest(x[part], made[part], levels, halfway, first), len(x))
 
 
 def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -120,28 +119,14 @@ def nearest_gradients(x: Values, slope: Values, made: Values, levels: NDArray[np
     if x.dtype == np.uint16 and len(x) >= _WORTH_A_TABLE:
         segments, errors = np.empty(len(_BFLOAT16), np.uint8), np.empty(len(_BFLOAT16), np.float32)
         _segments_and_errors(_BFLOAT16, levels, segments, errors)
-        parts = _share_out(
+        parts = share_out(
             lambda part: _gradients_by_table(x[part], slope[part], made[part], edges, segments, errors), len(x)
         )
     else:
-        parts = _share_out(lambda part: _nearest_gradients(x[part], slope[part], made[part], edges, levels), len(x))
+        parts = share_out(lambda part: _nearest_gradients(x[part], slope[part], made[part], edges, levels), len(x))
     outside, by_segment = (np.sum(found, axis=0) for found in zip(*parts, strict=True))
     beyond = np.cumsum(by_segment[: len(levels) - 1][::-1])[::-1]
     return np.concatenate((outside, beyond))
-
-
-def lengths_and_distance(student: Values, teacher: Values) -> tuple[float, float, float]:
-    """‖s‖, ‖t‖ and ‖s/‖s‖ − t/‖t‖‖ of two flat arrays of one dtype."""
-    parts = _share_out(lambda part: _squares(student[part], teacher[part]), len(student))
-    first, second = (float(value) ** 0.5 for value in np.sum(parts, axis=0))
-    by = tuple(1 / max(length, _TINY) for length in (first, second))
-    parts = _share_out(lambda part: _residual(student[part], teacher[part], *by), len(student))
-    return first, second, float(np.sum(parts)) ** 0.5
-
-
-def combine(student: Values, teacher: Values, made: Values, a: float, b: float) -> None:
-    """Write ``a·student + b·teacher``."""
-    _share_out(lambda part: _combine(student[part], teacher[part], made[part], a, b), len(student))
 
 
 def _three(grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> NDArray[np.float32]:
@@ -157,7 +142,7 @@ def _three(grid: NDArray[np.float32], steps: tuple[int, ...], falling: bool) -> 
     return np.array([origin, one / size, size, *bends, low, high, middle, sign], np.float32)
 
 
-def _share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
+def share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
     """Do the parts of a work in half as many threads as PyTorch uses; results in order.
 
     PyTorch's own threads go on spinning for a while after each of its operations.
@@ -197,22 +182,24 @@ def _bits_of(_context, value):
     return types.uint32(types.float32), code
 
 
-def _read(x, i):
+def read(x, i):
+    """A value as float32; of bfloat16 its bits are given."""
     raise NotImplementedError
 
 
-def _write(x, i, value):
+def write(x, i, value):
+    """Write a float32 as the array's own kind of number."""
     raise NotImplementedError
 
 
-@overload(_read, inline="always")
+@overload(read, inline="always")
 def _read_compiled(x, i):
     if x.dtype == types.uint16:
         return lambda x, i: _float_of(np.uint32(np.uint32(x[i]) << np.uint32(16)))  # pyright: ignore[reportCallIssue]
     return lambda x, i: x[i]
 
 
-@overload(_write)
+@overload(write)
 def _write_compiled(x, i, value):
     if x.dtype == types.uint16:
 
@@ -231,12 +218,12 @@ def _write_compiled(x, i, value):
     return keep
 
 
-@_compile
+@jit
 def _leaky(t, slope):
     return t * slope if t < 0 else t
 
 
-@_compile
+@jit
 def _position(x, g, three):
     """Where a value lies, in steps, clamped."""
     t = _leaky((x - g[0]) * g[1], g[3])
@@ -246,7 +233,7 @@ def _position(x, g, three):
     return g[8] if t > g[8] else t
 
 
-@_compile
+@jit
 def _value(t, g, three):
     """The level of a rounded position."""
     if three:
@@ -254,28 +241,28 @@ def _value(t, g, three):
     return _leaky(t, g[4]) * g[2] + g[0]
 
 
-@_compile
+@jit
 def _staircase(x, made, g, three):
     if three:
         for i in range(len(x)):
-            _write(made, i, _value(np.rint(_position(_read(x, i), g, True)), g, True))
+            write(made, i, _value(np.rint(_position(read(x, i), g, True)), g, True))
     else:
         for i in range(len(x)):
-            _write(made, i, _value(np.rint(_position(_read(x, i), g, False)), g, False))
+            write(made, i, _value(np.rint(_position(read(x, i), g, False)), g, False))
 
 
-@_compile
+@jit
 def _pass_inside(x, slope, made, edges):
     for i in range(len(x)):
-        value = _read(x, i)
+        value = read(x, i)
         made[i] = slope[i] if value >= edges[0] and value <= edges[1] else slope.dtype.type(0)
 
 
-@_compile_sums
+@jit_sums
 def _sums_of_block(x, slope, g, edges, three):
     below = above = total = first = second = zero = np.float32(0)
     for i in range(len(x)):
-        value, push = _read(x, i), _read(slope, i)
+        value, push = read(x, i), read(slope, i)
         p = _position(value, g, three)
         q = np.rint(p)
         pull = push * g[10] * (q - p)
@@ -287,7 +274,7 @@ def _sums_of_block(x, slope, g, edges, three):
     return below, above, total, first, second
 
 
-@_compile
+@jit
 def _gradients(x, slope, made, g, edges, three):
     sums = np.zeros(5)
     for start in range(0, len(x), _BLOCK):
@@ -298,7 +285,7 @@ def _gradients(x, slope, made, g, edges, three):
     return sums
 
 
-@_compile
+@jit
 def _count_below(value, edges, count):
     """How many of some increasing edges are below each value."""
     count[:] = 0
@@ -308,36 +295,36 @@ def _count_below(value, edges, count):
             count[i] += np.uint32(value[i] > edge)
 
 
-@_compile
+@jit
 def _look_up(x, made, table):
     for i in range(len(x)):
         made[i] = table[x[i]]
 
 
-@_compile
+@jit
 def _nearest(x, made, levels, halfway, first):
     for i in range(len(x)):
-        value = _read(x, i)
+        value = read(x, i)
         if np.isnan(value):
-            _write(made, i, value)
+            write(made, i, value)
             continue
         k = first[np.uint32(_bits_of(value) >> np.uint32(16))]  # pyright: ignore[reportCallIssue]
         while k < len(halfway) and value > halfway[k]:
             k += 1
-        _write(made, i, levels[k])
+        write(made, i, levels[k])
 
 
-@_compile_sums
+@jit_sums
 def _sums_outside(slope, x, low, high):
     below = above = zero = np.float32(0)
     for i in range(len(x)):
-        value, push = _read(x, i), _read(slope, i)
+        value, push = read(x, i), read(slope, i)
         below += push if value < low else zero
         above += push if value > high else zero
     return below, above
 
 
-@_compile
+@jit
 def _segments_and_errors(x, levels, segments, errors):
     """The segment in which each value lies, and q − p there."""
     last = len(levels) - 1
@@ -349,7 +336,7 @@ def _segments_and_errors(x, levels, segments, errors):
         n = min(_BLOCK, len(x) - start)
         value, count, low, step = values[:n], counts[:n], lows[:n], steps[:n]
         for i in range(n):
-            value[i] = _read(x, start + i)
+            value[i] = read(x, start + i)
         _count_below(value, levels[1:last], count)
         for i in range(n):
             low[i], step[i], segments[start + i] = levels[count[i]], widths[count[i]], count[i]
@@ -360,17 +347,17 @@ def _segments_and_errors(x, levels, segments, errors):
             errors[start + i] = (one if p > half else zero) - p
 
 
-@_compile
+@jit
 def _add_block(x, slope, made, edges, segment, error, outside, by_segment):
     _pass_inside(x, slope, made, edges)
     below, above = _sums_outside(slope, x, edges[0], edges[1])
     outside[0] += below
     outside[1] += above
     for i in range(len(x)):  # in turns into four rows: a sum need not wait for the one before
-        by_segment[i % 4, segment[i]] += _read(slope, i) * error[i]
+        by_segment[i % 4, segment[i]] += read(slope, i) * error[i]
 
 
-@_compile
+@jit
 def _nearest_gradients(x, slope, made, edges, levels):
     """Σ slope below and above, and Σ slope·(q − p) of each segment."""
     outside, by_segment = np.zeros(2), np.zeros((4, 256))
@@ -383,7 +370,7 @@ def _nearest_gradients(x, slope, made, edges, levels):
     return outside, by_segment.sum(0)
 
 
-@_compile
+@jit
 def _gradients_by_table(x, slope, made, edges, segments, errors):
     """As :func:`_nearest_gradients`, of bfloat16 values whose segments and errors are known."""
     outside, by_segment = np.zeros(2), np.zeros((4, 256))
@@ -398,28 +385,3 @@ def _gradients_by_table(x, slope, made, edges, segments, errors):
 
 
 # Near each other, the normalised features all but cancel: float64 throughout.
-
-
-@_compile_sums
-def _squares(x, y):
-    a = b = 0.0
-    for i in range(len(x)):
-        first, second = np.float64(_read(x, i)), np.float64(_read(y, i))
-        a += first * first
-        b += second * second
-    return a, b
-
-
-@_compile_sums
-def _residual(x, y, by_x, by_y):
-    total = 0.0
-    for i in range(len(x)):
-        d = np.float64(_read(x, i)) * by_x - np.float64(_read(y, i)) * by_y
-        total += d * d
-    return total
-
-
-@_compile
-def _combine(x, y, made, a, b):
-    for i in range(len(x)):
-        _write(made, i, np.float32(_read(x, i) * a + _read(y, i) * b))

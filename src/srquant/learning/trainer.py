@@ -16,16 +16,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from srquant.learning.photographs import Photographs
+from srquant.learning.state import read_state, write_state
 from srquant.metrics import psnr
 from srquant.networks.base import SRNetwork
-from srquant.states import read_state, write_state
 from srquant.support.errors import ArgumentError, TrainingError
 from srquant.support.files import require_writable
 from srquant.support.processes import Processes, processes
 from srquant.support.progress import Bar, bar
 from srquant.support.settings import Checked, Seed, to_json
 from srquant.support.tensors import as_tensor, autocast, channels_last
-from srquant.training.photographs import Photographs
 
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Minutes = Annotated[float, Field(gt=0, le=1_000_000)]

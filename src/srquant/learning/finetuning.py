@@ -9,38 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
+from srquant.learning.losses import Loss, Outputs
+from srquant.learning.settings import LearningSettings
+from srquant.learning.stages import Mover, Stage
+from srquant.learning.state import read_state, write_state
+from srquant.learning.teacher import Teacher
 from srquant.model.observing import to_network
 from srquant.model.record import Epoch
 from srquant.networks.base import SRNetwork
 from srquant.quantizers import Quantizer
-from srquant.states import read_state, write_state
-from srquant.support.compiled import compiled, flat_array, memory_order
 from srquant.support.errors import FinetuningError
 from srquant.support.processes import Processes, processes
 from srquant.support.progress import bar
-from srquant.support.settings import Checked, Seed, to_json
-from srquant.support.tensors import autocast, modules_of, vector_norm
+from srquant.support.settings import to_json
+from srquant.support.tensors import autocast, modules_of
 from srquant.support.watching import hooks
 
-_KERNELS = "srquant.quantizers.numerics.kernels"
 _TINY = 1e-12
-_LONG_ROW = 1 << 15
-"""Values of a sample that are worth a call of compiled code; the windows of window attention are many short samples."""
-_FEW_ROWS = 64
-"""Samples that compiled code may be called for one by one, however short."""
 _SAVE_EVERY = 50
 """Steps between two savings of the state."""
 _ROWS = 30
@@ -52,86 +48,6 @@ _WORSE = 1.25
 _LOST = 0.75
 """Distance from the teacher, as a share of its images' contrast, up to which learning never counts as diverged: next to
 a good start any end is many times worse."""
-
-
-@dataclass(frozen=True)
-class LearningSettings(Checked):
-    """How long and in which steps to learn. The defaults are OAPTQ's (§4.1)."""
-
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Passes over the calibration patches."""
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
-    begins. An epoch of the curve is then a thirtieth of the steps."""
-    batch: Annotated[int, Field(ge=1, le=10_000)] = 2
-    chunk: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
-    of a batch's chunks are added up. None takes the batch at once."""
-    rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Learning rate of Adam at the start."""
-    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
-    seed: Seed = 0
-    """Decides the order of the patches."""
-    cache: Annotated[int, Field(ge=0, le=1 << 30)] | None = None
-    """MiB for what the float network gives: kept for as many patches as fit, computed again for the others. A number,
-    whatever it is, gives the same bytes: the float network then works on one patch at a time. None lets it work on
-    the batches of the quantized one and keeps nothing."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Parameters of the student that take steps of one kind.
-
-    Args:
-        parameters: By name.
-        relative: Multiply by exp(−rate·…) instead of subtracting rate·…, so that a rate means the same for a bound of
-            0.1 and of 200. Signs and zeros are kept.
-        factor: On the learning rate of the settings.
-    """
-
-    parameters: Mapping[str, nn.Parameter]
-    relative: bool = False
-    factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What an epoch learns. Stages take turns, epoch by epoch."""
-
-    name: str
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network gave for a batch: images in [0, 1], and the outputs of the modules a loss asked for."""
-
-    images: Tensor
-    features: Mapping[str, Tensor]
-
-
-class Loss(Protocol):
-    """Compares the student's outputs with the teacher's."""
-
-    @property
-    def taps(self) -> Sequence[str]:
-        """Names of the modules whose outputs it compares."""
-        ...
-
-    @property
-    def parts(self) -> Sequence[str]:
-        """Names of what it gives."""
-        ...
-
-    def __call__(self, student: Outputs, teacher: Outputs, /) -> dict[str, Tensor]:
-        """The parts whose sum is the loss, each a mean over the samples of the batch."""
-        ...
 
 
 def finetune(
@@ -202,9 +118,9 @@ class _Run:
         self.sums: dict[str, float] = {}
         self.epochs: list[Epoch] = []
         self.quantizers = [module for module in modules_of(student).values() if isinstance(module, Quantizer)]
-        self.mover = _Mover(stages, settings)
+        self.mover = Mover(stages, settings)
         self.autocast = autocast(next(teacher.parameters()).device, settings.precision)
-        self.expected = _Teacher(partial(self._run, teacher), settings.cache)
+        self.expected = Teacher(partial(self._run, teacher), settings.cache)
         self.identity = self._identify()
 
     def _identify(self) -> str:
@@ -364,138 +280,3 @@ class _Run:
             for name, parameter in self.mover.parameters.items():
                 parameter.copy_(state["parameters"][name])
         self.mover.adam.load_state_dict(state["adam"])
-
-
-class _Teacher:
-    """What the float network gives for patches; computed once for each, as far as memory allows."""
-
-    def __init__(self, run: Callable[[Tensor], Outputs], cache: int | None) -> None:
-        self._run = run
-        self._room = None if cache is None else cache << 20
-        self._kept: dict[int, Outputs] = {}
-
-    @torch.no_grad()
-    def __call__(self, indices: Sequence[int], images: Tensor) -> Outputs:
-        """For the patches of these numbers, stacked in ``images``."""
-        if self._room is None:
-            return self._run(images)
-        found = [self._of(index, images[place : place + 1]) for place, index in enumerate(indices)]
-        features = {name: torch.cat([row.features[name] for row in found]) for name in found[0].features}
-        return Outputs(torch.cat([row.images for row in found]), features)
-
-    def _of(self, index: int, image: Tensor) -> Outputs:
-        found = self._kept.get(index)
-        if found is not None:
-            return found
-        made = self._run(image)
-        room = cast(int, self._room) - sum(value.nbytes for value in (made.images, *made.features.values()))
-        if room >= 0:
-            self._kept[index], self._room = made, room
-        return made
-
-
-class _Mover:
-    """Adam on the parameters, or on the logarithm of their change.
-
-    A relative step takes Adam's step δ of a variable that is zero, along ∂L/∂δ = θ·∂L/∂θ, and multiplies θ by exp(δ).
-    """
-
-    def __init__(self, stages: Sequence[Stage], settings: LearningSettings) -> None:
-        groups = [group for stage in stages for group in stage.groups]
-        self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
-        self._relative = {name for group in groups if group.relative for name in group.parameters}
-        self._leaves = {
-            name: torch.zeros_like(parameter) if name in self._relative else parameter
-            for name, parameter in self.parameters.items()
-        }
-        betas = (settings.beta1, settings.beta2)
-        self.adam = torch.optim.Adam([{"params": [leaf]} for leaf in self._leaves.values()], settings.rate, betas)
-
-    def active(self, stage: Stage) -> list[nn.Parameter]:
-        """The parameters that a stage learns."""
-        return [parameter for group in stage.groups for parameter in group.parameters.values()]
-
-    def activate(self, stage: Stage) -> None:
-        """Ask for gradients of these parameters and no others."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-            parameter.requires_grad_(False)
-        for parameter in self.active(stage):
-            parameter.requires_grad_()
-
-    @torch.no_grad()
-    def move(self, stage: Stage, rate: float) -> None:
-        """Take a step along the gradients of a stage's parameters."""
-        factors = {name: group.factor for group in stage.groups for name in group.parameters}
-        for (name, leaf), slot in zip(self._leaves.items(), self.adam.param_groups, strict=True):
-            leaf.grad = self.parameters[name].grad if name in factors else None
-            if leaf.grad is not None and name in self._relative:
-                leaf.grad = leaf.grad * self.parameters[name]
-            slot["lr"] = rate * factors.get(name, 0.0)
-        self.adam.step()
-        for name in factors.keys() & self._relative:
-            self.parameters[name].mul_(self._leaves[name].exp())
-            self._leaves[name].zero_()
-
-
-def normalised_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """``‖F̂/‖F̂‖₂ − F/‖F‖₂‖₂`` for each sample, the norms over all other axes; the gradient goes to the student.
-
-    Args:
-        student: ``n …``.
-        teacher: The same shape.
-
-    Returns:
-        ``(n,)``, between 0 and 2. Where it is zero so is its gradient.
-    """
-    return cast(Tensor, _NormalisedDistance.apply(student, teacher))  # pyright: ignore[reportUnknownMemberType]
-
-
-class _NormalisedDistance(torch.autograd.Function):
-    """With n̂ = F̂/‖F̂‖, r = n̂ − n and d = ‖r‖: ∂d/∂F̂ = (r − n̂·d²/2) / (d·‖F̂‖), because n̂·r = d²/2."""
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        fast = _compiled(student, teacher)
-        if fast is not None:
-            rows = [fast.lengths_and_distance(*pair) for pair in zip(*_rows(student, teacher), strict=True)]
-            length, other, distance = torch.tensor(rows, dtype=torch.float64).unbind(1)
-            ctx.save_for_backward(student, teacher, length, other, distance)
-            return distance.float()
-        axes = tuple(range(1, student.ndim))
-        # Normalised, near features all but cancel; short samples can afford to be exact, as compiled code is.
-        short = student.device.type == "cpu" and student[0].numel() < _LONG_ROW
-        near, far = (tensor.to(torch.float64 if short else torch.float32) for tensor in (student, teacher))
-        length, other = (vector_norm(tensor, axes, keepdim=True) for tensor in (near, far))
-        residual = near / length.clamp(min=_TINY)
-        residual.addcmul_(far, 1 / other.clamp(min=_TINY), value=-1)
-        distance = vector_norm(residual, axes, keepdim=True)
-        ctx.save_for_backward(student, residual, length, None, distance)
-        return distance.flatten().to(torch.promote_types(student.dtype, torch.float32))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        student, saved, length, other, distance = ctx.saved_tensors
-        factor = gradient.view_as(distance) / (distance * length).clamp(min=_TINY)
-        factor = torch.where(distance > 0, factor, 0)
-        inward = factor * distance.square() / (2 * length.clamp(min=_TINY))
-        if other is None:
-            result = saved * factor
-            return result.addcmul_(student.to(result.dtype), inward, value=-1).to(student.dtype), None
-        result = torch.empty_like(student)
-        own = (factor / length.clamp(min=_TINY) - inward).tolist()
-        others = (-factor / other.clamp(min=_TINY)).tolist()
-        for *row, a, b in zip(*_rows(student, saved, result), own, others, strict=True):
-            _compiled(student, saved).combine(*row, a, b)
-        return result, None
-
-
-def _compiled(student: Tensor, teacher: Tensor) -> Any:
-    together = student.dtype == teacher.dtype and memory_order(student)[:1] == [0]
-    worth_it = len(student) <= _FEW_ROWS or student[0].numel() >= _LONG_ROW
-    return compiled(student, _KERNELS) if together and worth_it else None
-
-
-def _rows(first: Tensor, *others: Tensor) -> list[NDArray[Any]]:
-    """The values of each sample, a row each, in the order in which the first tensor has them in memory."""
-    return [flat_array(tensor, first).reshape(len(first), -1) for tensor in (first, *others)]

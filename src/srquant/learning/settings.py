@@ -1,0 +1,40 @@
+"""How long and in which steps to learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from srquant.support.settings import Checked, Seed
+
+
+@dataclass(frozen=True)
+class LearningSettings(Checked):
+    """How long and in which steps to learn. The defaults are OAPTQ's (§4.1)."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Passes over the calibration patches."""
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
+    begins. An epoch of the curve is then a thirtieth of the steps."""
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 2
+    chunk: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
+    of a batch's chunks are added up. None takes the batch at once."""
+    rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate of Adam at the start."""
+    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
+    """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
+    seed: Seed = 0
+    """Decides the order of the patches."""
+    cache: Annotated[int, Field(ge=0, le=1 << 30)] | None = None
+    """MiB for what the float network gives: kept for as many patches as fit, computed again for the others. A number,
+    whatever it is, gives the same bytes: the float network then works on one patch at a time. None lets it work on
+    the batches of the quantized one and keeps nothing."""

@@ -1,0 +1,79 @@
+"""What is learned when, and how it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from srquant.learning.settings import LearningSettings
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters of the student that take steps of one kind.
+
+    Args:
+        parameters: By name.
+        relative: Multiply by exp(−rate·…) instead of subtracting rate·…, so that a rate means the same for a bound of
+            0.1 and of 200. Signs and zeros are kept.
+        factor: On the learning rate of the settings.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    relative: bool = False
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an epoch learns. Stages take turns, epoch by epoch."""
+
+    name: str
+    groups: tuple[Group, ...]
+
+
+class Mover:
+    """Adam on the parameters, or on the logarithm of their change.
+
+    A relative step takes Adam's step δ of a variable that is zero, along ∂L/∂δ = θ·∂L/∂θ, and multiplies θ by exp(δ).
+    """
+
+    def __init__(self, stages: Sequence[Stage], settings: LearningSettings) -> None:
+        groups = [group for stage in stages for group in stage.groups]
+        self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+        self._relative = {name for group in groups if group.relative for name in group.parameters}
+        self._leaves = {
+            name: torch.zeros_like(parameter) if name in self._relative else parameter
+            for name, parameter in self.parameters.items()
+        }
+        betas = (settings.beta1, settings.beta2)
+        self.adam = torch.optim.Adam([{"params": [leaf]} for leaf in self._leaves.values()], settings.rate, betas)
+
+    def active(self, stage: Stage) -> list[nn.Parameter]:
+        """The parameters that a stage learns."""
+        return [parameter for group in stage.groups for parameter in group.parameters.values()]
+
+    def activate(self, stage: Stage) -> None:
+        """Ask for gradients of these parameters and no others."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        for parameter in self.active(stage):
+            parameter.requires_grad_()
+
+    @torch.no_grad()
+    def move(self, stage: Stage, rate: float) -> None:
+        """Take a step along the gradients of a stage's parameters."""
+        factors = {name: group.factor for group in stage.groups for name in group.parameters}
+        for (name, leaf), slot in zip(self._leaves.items(), self.adam.param_groups, strict=True):
+            leaf.grad = self.parameters[name].grad if name in factors else None
+            if leaf.grad is not None and name in self._relative:
+                leaf.grad = leaf.grad * self.parameters[name]
+            slot["lr"] = rate * factors.get(name, 0.0)
+        self.adam.step()
+        for name in factors.keys() & self._relative:
+            self.parameters[name].mul_(self._leaves[name].exp())
+            self._leaves[name].zero_()
