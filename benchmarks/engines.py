@@ -30,9 +30,9 @@ from srquant.images import Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
 from srquant.images.reading import list_images
 from srquant.images.tiling import Tiling
+from srquant.images.upscaling import upscale_tree
 from srquant.model.survey import survey
 from srquant.support.memory import keep_freed_memory
-from srquant.upscaling import upscale_tree
 
 METHODS = {
     "W8A8": configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"]),

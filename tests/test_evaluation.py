@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from srquant import evaluate
-from srquant.evaluation import enlarge, score, write_scores
 from srquant.images import find_pairs
+from srquant.images.evaluation import enlarge, score, write_scores
 from srquant.model import Model, load
 from srquant.support.errors import ArgumentError, ImageError
 from tests.conftest import write_png
@@ -51,7 +51,7 @@ def test_scores_of_a_parent_folder(edsr: Model, tmp_path: Path) -> None:
 
 
 def test_any_callable_is_scored(tmp_path: Path) -> None:
-    from srquant.evaluation import evaluate as evaluate_callable
+    from srquant.images.evaluation import evaluate as evaluate_callable
 
     make_pair(tmp_path, "1", 4)
     folders = find_pairs(tmp_path, 4)
@@ -95,7 +95,7 @@ def test_scores_as_json(edsr: Model, tmp_path: Path) -> None:
 
 
 def test_infinite_scores_are_valid_json(tmp_path: Path) -> None:
-    from srquant.evaluation import ImageScores, Scores
+    from srquant.images.evaluation import ImageScores, Scores
 
     write_scores(tmp_path / "s.json", "m", [Scores("A", (ImageScores("1", float("inf"), 1.0, 1.0),))])
 

@@ -12,12 +12,11 @@ SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 FLOORS = (
     {"support"},
-    {"images", "metrics", "networks", "quantizers"},
-    {"evaluation", "model", "upscaling"},
-    {"analysis", "engines", "learning"},
+    {"images", "networks", "quantizers"},
+    {"model"},
+    {"engines", "learning"},
     {"methods"},
-    {"api", "report"},
-    {"demo"},
+    {"analysis", "api"},
     {"__init__", "cli"},
 )
 """From the ground up; folders of one floor are strangers, except that the commands are the topmost."""

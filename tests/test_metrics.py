@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from srquant.metrics import luma, psnr, ssim, ssim_adabm
+from srquant.images.metrics import luma, psnr, ssim, ssim_adabm
 from srquant.support.errors import ArgumentError
 
 

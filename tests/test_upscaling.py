@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from srquant import upscale, upscaling
+from srquant import upscale
 from srquant.api import tiling
-from srquant.evaluation import enlarge
-from srquant.images import Calibration, Layout, Picture, read_picture, write_picture
+from srquant.images import Calibration, Layout, Picture, read_picture, upscaling, write_picture
 from srquant.images.bicubic import resize
+from srquant.images.evaluation import enlarge
 from srquant.images.tiling import Tiling
+from srquant.images.upscaling import upscale_file
 from srquant.methods import PLQ
 from srquant.model import Model
 from srquant.support.errors import ArgumentError, ImageError, OutputError
-from srquant.upscaling import upscale_file
 from tests.conftest import NETWORK_NAMES, small_networks, write_png
 
 
@@ -171,7 +171,7 @@ import numpy as np, torch
 from pathlib import Path
 from srquant.images import Layout, Picture, write_picture
 from srquant.images.tiling import Tiling
-from srquant.upscaling import upscale_file
+from srquant.images.upscaling import upscale_file
 folder, width, height = Path(sys.argv[1]), *map(int, sys.argv[2:])
 row = np.arange(width * 3, dtype=np.uint32) // 7 % 256
 pixels = np.broadcast_to(row.astype(np.uint8).reshape(1, width, 3), (height, width, 3))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from srquant import Model, load
-from srquant.evaluation import Scores, evaluate
 from srquant.images import find_pairs
+from srquant.images.evaluation import Scores, evaluate
 from srquant.networks.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from srquant.support.errors import ArgumentError, SrquantError
 from srquant.support.files import replacing, require_apart

@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from srquant.analysis.curves import write_curve
 from srquant.api import describe_device, pick_device
 from srquant.images.reading import list_images, read_picture
 from srquant.learning.photographs import Photographs
@@ -41,7 +42,6 @@ from srquant.networks.opening import save_network
 from srquant.networks.rdn import RDN, RDNConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
 from srquant.networks.swinir import SwinIR, SwinIRConfig
-from srquant.report.curves import write_curve
 from srquant.support.errors import ArgumentError, ImageError, SrquantError, UnknownNameError
 from srquant.support.files import replacing, require_writable
 from srquant.support.memory import keep_freed_memory

@@ -10,19 +10,19 @@ import torch
 from pydantic import Field
 
 from srquant.engines.exported import Exported
-from srquant.evaluation import Scores
-from srquant.evaluation import evaluate as _evaluate
 from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
+from srquant.images.evaluation import Scores
+from srquant.images.evaluation import evaluate as _evaluate
 from srquant.images.pairs import find_pairs
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
+from srquant.images.upscaling import Done, upscale_file, upscale_tree
 from srquant.methods import Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.files import is_file, is_folder
 from srquant.support.settings import Threads, check, override
-from srquant.upscaling import Done, upscale_file, upscale_tree
 
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement

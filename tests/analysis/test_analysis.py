@@ -14,11 +14,11 @@ from tests.images.test_pairs import make_pair
 from torch import Tensor
 
 from srquant.analysis import bound_places, clip_outliers, distributions, most_different, sensitivity
-from srquant.evaluation import enlarge, evaluate
 from srquant.images import Calibration, PairFolder, find_pairs, read_picture
+from srquant.images.evaluation import enlarge, evaluate
+from srquant.images.metrics import cielab, colour_shift, psnr
 from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import WeightSettings
-from srquant.metrics import cielab, colour_shift, psnr
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.observing import observe

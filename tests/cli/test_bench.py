@@ -10,11 +10,11 @@ import torch
 from tests.conftest import small_networks
 from tests.images.test_pairs import make_pair
 
-from srquant.evaluation import evaluate
+from srquant.analysis import benchmark
 from srquant.images import Calibration, find_pairs
+from srquant.images.evaluation import evaluate
 from srquant.methods import PLQ
 from srquant.model import load
-from srquant.report import benchmark
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
 from srquant.images import Calibration
+from srquant.images.metrics import psnr
 from srquant.learning.settings import LearningSettings
 from srquant.methods import PLQ, MinMax, SRQuant
 from srquant.methods.base import Method, WeightSettings
-from srquant.metrics import psnr
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import linear, matrix_product, product_of

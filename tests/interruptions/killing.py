@@ -23,9 +23,9 @@ import torch
 import torch._dynamo
 from PIL import Image
 
+import srquant.analysis.benchmark
+import srquant.analysis.curves
 import srquant.learning.trainer
-import srquant.report.benchmark
-import srquant.report.curves
 from srquant.cli import main as cli
 from srquant.learning import finetuning as finetune
 from srquant.quantizers.numerics import kernels
@@ -92,7 +92,7 @@ def _run(words: list[str], log: Path, counted: Path, moment: Moment | None) -> N
     _count_renamings(counted, moment)
     finetune._SAVE_EVERY = _SAVE_EVERY
     # Tables and curves hold seconds, which no two runs have in common.
-    srquant.report.benchmark.time = SimpleNamespace(perf_counter=lambda: 0.0)
+    srquant.analysis.benchmark.time = SimpleNamespace(perf_counter=lambda: 0.0)
     srquant.learning.trainer.time = SimpleNamespace(monotonic=lambda: 0.0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)

@@ -19,7 +19,7 @@ from srquant.learning.feature_distance import normalised_distance
 from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.oaptq import sensitivities
-from srquant.methods.steps import OutputSizes
+from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.model import Model, load
 from srquant.model.swapping import quant_layers
 from srquant.networks.edsr import EDSR, EDSRConfig

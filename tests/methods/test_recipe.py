@@ -15,7 +15,7 @@ from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import WeightSettings
 from srquant.methods.recipe import OutputAndFeatures, SRQuant
-from srquant.methods.steps import OutputSizes
+from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.model import Model
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import observe

@@ -22,8 +22,8 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Stage
 from srquant.methods import DOBI, Method, TwoDQuant
-from srquant.methods.plan import make_plan
-from srquant.methods.steps import observe_at_once
+from srquant.methods.steps.observe import observe_at_once
+from srquant.methods.steps.plan import make_plan
 from srquant.methods.two_d_quant import DistillationLoss
 from srquant.model import Model, load
 from srquant.model.observing import observe, to_network

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tests.conftest import run_in_two_processes, write_png
 
+from srquant.images.metrics import psnr
 from srquant.learning import trainer
 from srquant.learning.photographs import Photographs
 from srquant.learning.trainer import Trained, TrainingConfig, train
-from srquant.metrics import psnr
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
 from srquant.support.errors import ArgumentError, ImageError, TrainingError

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srquant.evaluation import enlarge
-from srquant.metrics import colour_shift, psnr
+from srquant.images.evaluation import enlarge
+from srquant.images.metrics import colour_shift, psnr
 from srquant.model import Model
 from srquant.model.multiplications import flat
 from srquant.model.survey import survey

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srquant.evaluation import enlarge
+from srquant.images.evaluation import enlarge
+from srquant.images.metrics import psnr
 from srquant.images.pairs import Pair
-from srquant.metrics import psnr
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.survey import survey

@@ -58,8 +58,8 @@ def outliers(
     """
     from srquant import load
     from srquant.analysis import clip_outliers
+    from srquant.analysis.figures import draw_outliers
     from srquant.api import pick_device
-    from srquant.report.figures import draw_outliers
 
     _require_output(output, network, data)
     _check_zoom(zoom)
@@ -94,8 +94,8 @@ def distributions(
     """
     from srquant import load
     from srquant.analysis import distributions as run
+    from srquant.analysis.figures import draw_distributions
     from srquant.api import pick_device
-    from srquant.report.figures import draw_distributions
 
     _require_output(output, network, calibration, calibration_hr)
     model = load(network, value_range=value_range).to(pick_device(device))
@@ -125,8 +125,8 @@ def bounds(
     """
     from srquant import load
     from srquant.analysis import bound_places
+    from srquant.analysis.figures import draw_bounds
     from srquant.api import pick_device
-    from srquant.report.figures import draw_bounds
 
     _require_output(output, network, *model, calibration, calibration_hr)
     opened = load(network, value_range=value_range).to(pick_device(device))
@@ -164,9 +164,9 @@ def sensitivity(
     """
     from srquant import configure, load, quantize
     from srquant.analysis import sensitivity as run
+    from srquant.analysis.figures import draw_sensitivity
     from srquant.api import pick_device
     from srquant.images import find_pairs
-    from srquant.report.figures import draw_sensitivity
     from srquant.support.settings import Positive, check
 
     _require_output(output, network, data, calibration, calibration_hr)
@@ -196,7 +196,7 @@ def learning(
     [bold]srquant analyze learning oaptq.safetensors 2dquant.safetensors -o learning.png[/bold]
     """
     from srquant import load
-    from srquant.report.curves import draw_learning
+    from srquant.analysis.curves import draw_learning
     from srquant.support.errors import ArgumentError
 
     _require_output(output, *model)
@@ -228,9 +228,9 @@ def compare(
     [bold]srquant analyze compare edsr_x4.pth minmax.safetensors plq.safetensors --data Set5/x4 -o compare.png[/bold]
     """
     from srquant import load
+    from srquant.analysis.figures import draw_comparison
     from srquant.api import pick_device
-    from srquant.evaluation import enlarge, score
-    from srquant.report.figures import draw_comparison
+    from srquant.images.evaluation import enlarge, score
     from srquant.support.errors import ArgumentError
     from srquant.support.settings import Positive, check
 

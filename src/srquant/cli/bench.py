@@ -64,8 +64,8 @@ def oaptq_ablation(
     [bold]srquant bench oaptq-ablation edsr_x4.pth --calibration lr/ --data Set5/x4 --data Set14/x4 -o table.json[/bold]
     """
     from srquant import configure
+    from srquant.analysis.benchmark import ablation, ablation_of_the_paper
     from srquant.methods import OAPTQ
-    from srquant.report.benchmark import ablation, ablation_of_the_paper
 
     method = configure("oaptq", bits, weight_bits=weight_bits, edges=edges.value, settings=set_ or ())
     rows = ablation(cast(OAPTQ, method))
@@ -132,7 +132,7 @@ def published(
 
 
 def _published_table(network: str, bits: int | None, scale: int) -> str:
-    from srquant.report.published import published, published_markdown
+    from srquant.analysis.published import published, published_markdown
 
     return published_markdown(published(network, scale, bits))
 
@@ -149,9 +149,9 @@ def _run(
     beside: Callable[[int], str] | None = None,
 ) -> None:
     from srquant import load
+    from srquant.analysis.benchmark import run_benchmark
     from srquant.api import pick_device
     from srquant.images import find_pairs
-    from srquant.report.benchmark import run_benchmark
     from srquant.support.errors import ArgumentError
     from srquant.support.files import replacing, require_apart, require_writable
 

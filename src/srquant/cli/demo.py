@@ -18,8 +18,8 @@ def demo(
     Example:
     [bold]srquant demo[/bold]
     """
+    from srquant.cli.demonstration import run_demo
     from srquant.cli.tables import print_demo
-    from srquant.demo import run_demo
 
     print_demo(run_demo(output))
     print(f"see {output / 'comparison.png'}; the models beside it work with srquant inspect, evaluate and upscale")

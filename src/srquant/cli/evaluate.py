@@ -48,7 +48,7 @@ def evaluate(
     from srquant import evaluate as run
     from srquant.cli.opening import open_any
     from srquant.cli.tables import print_scores
-    from srquant.evaluation import write_scores
+    from srquant.images.evaluation import write_scores
     from srquant.support.files import require_apart, require_writable
 
     if json is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from srquant.demo import Row
-from srquant.evaluation import Scores
+from srquant.cli.demonstration import Row
+from srquant.images.evaluation import Scores
 from srquant.model import Model
 from srquant.model.record import Record
 from srquant.model.survey import survey

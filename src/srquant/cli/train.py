@@ -40,13 +40,13 @@ def train(
 
     import torch
 
+    from srquant.analysis.curves import write_curve
     from srquant.api import describe_device, pick_device
     from srquant.learning.photographs import Photographs
     from srquant.learning.trainer import Recipe, TrainingConfig
     from srquant.learning.trainer import train as run
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
-    from srquant.report.curves import write_curve
     from srquant.support.errors import ArgumentError
     from srquant.support.files import require_apart, require_writable
     from srquant.support.settings import override

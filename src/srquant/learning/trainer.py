@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from srquant.images.metrics import psnr
 from srquant.learning.photographs import Photographs
 from srquant.learning.state import read_state, write_state
-from srquant.metrics import psnr
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import ArgumentError, TrainingError
 from srquant.support.files import require_writable

@@ -24,8 +24,11 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Factor, Method
-from srquant.methods.plan import make_plan
-from srquant.methods.steps import OutputSizes, build_layers, finish, observe_ranges
+from srquant.methods.steps.build import build_layers
+from srquant.methods.steps.finish import finish
+from srquant.methods.steps.observe import observe_ranges
+from srquant.methods.steps.output_sizes import OutputSizes
+from srquant.methods.steps.plan import make_plan
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap

@@ -19,8 +19,12 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Factor, Method, WeightSettings
-from srquant.methods.plan import Plan, make_plan
-from srquant.methods.steps import Observed, OutputSizes, build_layers, finish, image_offsets, observe_ranges
+from srquant.methods.steps.build import build_layers
+from srquant.methods.steps.finish import finish
+from srquant.methods.steps.image_offsets import image_offsets
+from srquant.methods.steps.observe import Observed, observe_ranges
+from srquant.methods.steps.output_sizes import OutputSizes
+from srquant.methods.steps.plan import Plan, make_plan
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap

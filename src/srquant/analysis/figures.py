@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srquant.analysis import BoundPlace, Clipped, Distribution, Sensitivity
+from srquant.analysis.pictures import Panel, side_by_side
 from srquant.images.picture import Layout, Picture
 from srquant.images.writing import write_picture
-from srquant.report.pictures import Panel, side_by_side
 from srquant.support.files import replacing
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from srquant.evaluation import evaluate
+from srquant.analysis.published import all_published
 from srquant.images.calibration import Calibration
+from srquant.images.evaluation import evaluate
 from srquant.images.pairs import PairFolder
 from srquant.methods import OAPTQ, PLQ, Method, MinMax
 from srquant.model import Model
-from srquant.report.published import all_published
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.progress import bar

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srquant.images.metrics import psnr, ssim, ssim_adabm
 from srquant.images.pairs import PairFolder
 from srquant.images.tiling import Tiling
-from srquant.metrics import psnr, ssim, ssim_adabm
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.memory import memory_errors
@@ -29,7 +29,7 @@ Upscaler = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores of one image: PSNR in dB and SSIM in both dialects (see :mod:`srquant.metrics`)."""
+    """Scores of one image: PSNR in dB and SSIM in both dialects (see :mod:`srquant.images.metrics`)."""
 
     name: str
     psnr: float

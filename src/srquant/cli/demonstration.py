@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from srquant.analysis.pictures import Panel, side_by_side, stack
 from srquant.api import configure, quantize
-from srquant.evaluation import enlarge, evaluate, score
 from srquant.images.bicubic import resize
 from srquant.images.calibration import Calibration
+from srquant.images.evaluation import enlarge, evaluate, score
 from srquant.images.pairs import PairFolder, find_pairs
 from srquant.images.picture import Layout, Picture
 from srquant.images.writing import write_picture
 from srquant.model import Model, load
-from srquant.report.pictures import Panel, side_by_side, stack
 from srquant.support.tensors import planes
 
 _ASSETS = Path(__file__).parent / "assets"

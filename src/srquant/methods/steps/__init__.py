@@ -1,0 +1,1 @@
+"""The steps that methods are made of: plan, observe, build, finish."""

@@ -1,0 +1,73 @@
+"""Quantized layers: quantizers with the bounds that were found around a network's own products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from srquant.methods.base import Method, WeightSettings
+from srquant.methods.steps.observe import Observed
+from srquant.methods.steps.plan import Plan
+from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.multiplications import Multiplication, product_of
+from srquant.quantizers import Quantizer, Symmetric, Uniform
+from srquant.quantizers.numerics.integers import Grid
+from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles
+from srquant.support.errors import ArgumentError
+
+
+def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free") -> Quantizer:
+    """The quantizer of a weight, its bounds found on the weight itself."""
+    rows = weight.detach().flatten(1) if settings.per_channel else weight.detach().reshape(1, -1)
+    bounds: Bounds
+    if settings.range == "least_squares":
+        bounds = LeastSquares(bits, settings.symmetric)(rows)
+    elif settings.range == "bound_search":  # of mirrored values both ends stay mirrored
+        bounds = BoundSearch(bits)(torch.cat((rows, -rows), 1) if settings.symmetric else rows)
+    elif settings.range == "quantiles":
+        bounds = Quantiles()(rows.abs() if settings.symmetric else rows)
+    else:
+        bounds = Extremes()(rows.abs() if settings.symmetric else rows)
+    shaped = {name: value if settings.per_channel else value[0] for name, value in bounds.items()}
+    if settings.symmetric:
+        return Symmetric(bits, shaped["upper"], grid)
+    return Uniform(bits, **shaped, grid=grid)
+
+
+class QuantizerOf(Protocol):
+    """Makes an activation quantizer."""
+
+    def __call__(self, bits: int, bounds: Mapping[str, Tensor], /) -> Quantizer:
+        """The quantizer of a bit width and bounds."""
+        ...
+
+
+def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: QuantizerOf) -> dict[str, QuantLayer]:
+    """A quantized layer, its weight still float inside, for every target.
+
+    Raises:
+        ArgumentError: The method's grid is int8, and its quantizers do not lie on integers.
+    """
+    layers: dict[str, QuantLayer] = {}
+    for target in plan.targets:
+        name = target.point.name
+        module = cast(Multiplication, plan.network.get_submodule(name))
+        left = quantizer_of(target.activation_bits, observed[name, 0])
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weights = weight_quantizer(module.weight, target.weight_bits, method.weights, method.grid)
+            layers[name] = QuantLayer(product_of(module), left, LearnableWeight(module.weight, weights), module.bias)
+        else:
+            right = quantizer_of(target.activation_bits, observed[name, 1])
+            layers[name] = QuantLayer(product_of(module), left, right, None)
+    if method.grid == "int8":
+        for name, layer in layers.items():
+            for quantizer in layer.quantizers().values():
+                if quantizer.integer_grid() is None:
+                    raise ArgumentError(
+                        f"grid=int8: {name} gets a {quantizer.name} quantizer from {method.name}, which is not on "
+                        f"integers; use grid=free, or another method"
+                    )
+    return layers

@@ -1,0 +1,61 @@
+"""The finished model and what is written down of how it came about."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+import torch
+
+from srquant.images.calibration import Calibration
+from srquant.methods.base import Method
+from srquant.methods.steps.plan import Plan
+from srquant.model import Model
+from srquant.model.layer import QuantLayer, finished
+from srquant.model.record import Epoch, Record
+from srquant.model.swapping import swap
+from srquant.support.settings import to_json
+
+
+def finish(
+    model: Model,
+    plan: Plan,
+    layers: Mapping[str, QuantLayer],
+    method: Method,
+    calibration: Calibration,
+    curve: Sequence[Epoch] = (),
+) -> Model:
+    """The quantized model: weights as codes, bounds fixed, provenance written down.
+
+    Args:
+        model: The float model.
+        plan: What was quantized.
+        layers: The quantized points.
+        method: Whose configuration is written down.
+        calibration: Described in the record.
+        curve: The epochs of finetuning, if there was any.
+    """
+    network = swap(plan.network, {name: finished(layer) for name, layer in layers.items()})
+    record = Record(
+        method=method.name,
+        settings=cast(dict[str, Any], to_json(method)),
+        calibration=calibration.describe(),
+        source=model.source,
+        multiply_adds=plan.survey.multiply_adds,
+        share=plan.share,
+        kept=plan.kept,
+        folds=plan.folds,
+        versions=_versions(),
+        curve=tuple(to_json(epoch) for epoch in curve),
+    )
+    return Model(network, model.source, record)
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("srquant")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"srquant": own, "torch": torch.__version__, "python": platform.python_version()}

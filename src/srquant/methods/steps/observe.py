@@ -1,0 +1,118 @@
+"""The steps that methods are made of: observe ranges, build quantized layers, finish the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from srquant.images.calibration import Calibration
+from srquant.methods.base import Method
+from srquant.methods.steps.plan import Plan
+from srquant.model.multiplications import Kind, by_channel, flat
+from srquant.model.observing import observe, require_finite
+from srquant.quantizers.numerics.sorted_values import thin
+from srquant.quantizers.ranges import Extremes, OfChannels, Range
+from srquant.support.progress import track
+
+
+class RangeOf(Protocol):
+    """The rule for the activation range of a target."""
+
+    def __call__(self, bits: int, /) -> Range:
+        """The range for a bit width."""
+        ...
+
+
+Observed = dict[tuple[str, int], dict[str, Tensor]]
+"""Bounds, shape ``()``, of each operand: point name and 0 (left) or 1 (right)."""
+
+
+def observe_ranges(
+    plan: Plan,
+    calibration: Calibration,
+    method: Method,
+    range_of: RangeOf,
+    outputs: Callable[[str, Tensor], None] | None = None,
+) -> Observed:
+    """Run the calibration patches through the float network once, measure a range in every batch, and average.
+
+    The first batch counts in full; later ones enter a moving average. Memory does not grow with the patches.
+
+    Args:
+        plan: The network and its targets.
+        calibration: LR patches.
+        method: Says how batches are averaged.
+        range_of: The range to measure.
+        outputs: Called with the name and the output of every target, batch by batch.
+    """
+    settings = method.observation
+    ranges = {target.point.name: range_of(target.activation_bits) for target in plan.targets}
+    kinds: dict[str, Kind] = {target.point.name: target.point.kind for target in plan.targets}
+    averages: Observed = {}
+
+    def look(name: str, place: int, operand: Tensor) -> None:
+        rows = by_channel(operand, kinds[name]) if isinstance(ranges[name], OfChannels) else flat(operand)
+        measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
+        require_finite(name, measured.values())
+        old = averages.get((name, place), measured)
+        averages[name, place] = {
+            bound: torch.lerp(value, old[bound], settings.momentum) for bound, value in measured.items()
+        }
+
+    batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
+    observe(plan.network, plan.names, batches, look, outputs)
+    return averages
+
+
+class RangeOfOperand(Protocol):
+    """The rule for the range of an operand, which may depend on what the operand is."""
+
+    def __call__(self, bits: int, origin: str, /) -> Range:
+        """The range for a bit width and the operator whose output the operand is (``Point.origins``)."""
+        ...
+
+
+def observe_at_once(
+    plan: Plan, calibration: Calibration, batch: int, range_of: RangeOfOperand, samples: int = 1 << 17
+) -> Observed:
+    """Run the calibration patches through the float network once, and measure each range on the values of all patches.
+
+    The patches pass in batches. Of each batch both extremes of an operand and an even sample of its values are kept
+    (all values, if all patches together have few), so that memory depends on the network, not on the patches: at most
+    eleven times ``samples`` values for each operand, and less than twice where there are many to choose from.
+
+    Args:
+        plan: The network and its targets.
+        calibration: LR patches.
+        batch: How many pass together.
+        range_of: The range to measure.
+        samples: Values of an operand that are enough.
+    """
+    pieces: dict[tuple[str, int], list[Tensor]] = {}
+    part = 0
+
+    def look(name: str, place: int, operand: Tensor) -> None:
+        row = flat(operand)
+        extremes = list(Extremes()(row).values())
+        require_finite(name, extremes)
+        kept = thin(row, max(samples * part // len(calibration), 1))
+        ends = extremes if kept.shape[1] < row.shape[1] else []
+        pieces.setdefault((name, place), []).append(torch.cat((kept[0], *ends)))
+
+    def batches() -> Iterator[Tensor]:
+        nonlocal part
+        for images in calibration.batches(batch):
+            part = len(images)
+            yield images
+
+    observe(plan.network, plan.names, track(batches(), "Calibrating", -(-len(calibration) // batch)), look)
+    observed: Observed = {}
+    for target in plan.targets:
+        for place, origin in enumerate(target.point.origins):
+            rows = torch.cat(pieces.pop((target.point.name, place)))[None]
+            bounds = range_of(target.activation_bits, origin)(rows)
+            observed[target.point.name, place] = {name: value[0] for name, value in bounds.items()}
+    return observed
