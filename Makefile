@@ -6,8 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Tests whose results hang on the processor's arithmetic.
-NUMERIC := tests/laws tests/methods tests/ranges tests/engines tests/networks tests/test_functional.py \
-	tests/test_kernels.py tests/test_model.py tests/test_packing.py tests/test_processor.py tests/test_surgery.py
+NUMERIC := tests/laws tests/methods tests/quantizers tests/model tests/engines tests/networks tests/test_processor.py
 # PyTorch, oneDNN, MKL and Numba as on a processor without AVX-512. Numba adds the features of the real processor to
 # those of the named one unless it is given some; none is enough.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 import onnxruntime
@@ -26,6 +25,7 @@ from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, quantize
 from srquant.engines.agreement import test_patch
 from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
+from srquant.images.samples import PAIRS
 from srquant.model.survey import survey
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.support.memory import keep_freed_memory
@@ -62,7 +62,7 @@ def write_files(folder: Path, tile: int, precisions: list[str]) -> None:
         if method is None:
             write_float_onnx(model, path, (tile, tile))
         else:
-            pictures = Path(str(files("srquant") / "assets/demo/test/LR"))
+            pictures = PAIRS / "LR"
             patches = Calibration.from_low_resolution(pictures, count=8, size=48)
             model = quantize(model, patches, method, device="cpu")
             write_onnx(model, path, ExportSettings((tile, tile)))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.conftest import run_in_two_processes, small_networks
 from tests.pairwise import every_pair
-from tests.ranges.test_ranges import dobi_slowly
+from tests.quantizers.ranges.test_ranges import dobi_slowly
 from torch import Tensor, nn
 
 from srquant.api import configure

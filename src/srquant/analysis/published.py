@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from srquant.support.errors import ArgumentError, UnknownNameError
 from srquant.support.settings import from_json
@@ -46,7 +46,7 @@ class PublishedRow:
 @cache
 def all_published() -> tuple[PublishedRow, ...]:
     """Every row, in the order of its table."""
-    rows = json.loads((files("srquant") / "assets/published.json").read_text())
+    rows = json.loads(Path(__file__).with_name("published.json").read_text())
     return tuple(from_json(PublishedRow, row) for row in rows)
 
 

@@ -17,11 +17,12 @@ from srquant.images.calibration import Calibration
 from srquant.images.evaluation import enlarge, evaluate, score
 from srquant.images.pairs import PairFolder, find_pairs
 from srquant.images.picture import Layout, Picture
+from srquant.images.samples import CALIBRATION, PAIRS
 from srquant.images.writing import write_picture
 from srquant.model import Model, load
+from srquant.networks.samples import EDSR_X4
 from srquant.support.tensors import planes
 
-_ASSETS = Path(__file__).parent / "assets"
 _CROPS = {"astronaut": (72, 112, 96), "chelsea": (66, 70, 96)}
 """Top, left and size of the region shown of each test picture."""
 
@@ -39,7 +40,7 @@ class Row:
 
 def embedded_network() -> Model:
     """The float network that ships inside the package: EDSR ×4 with 11 blocks of 32 channels."""
-    return load(_ASSETS / "edsr_32x11_x4.safetensors")
+    return load(EDSR_X4)
 
 
 def run_demo(output: Path) -> list[Row]:
@@ -55,15 +56,17 @@ def run_demo(output: Path) -> list[Row]:
     """
     output.mkdir(parents=True, exist_ok=True)
     model = embedded_network()
-    folder = _ASSETS / "demo" / "calibration"
-    patches, few = Calibration.from_low_resolution(folder), Calibration.from_low_resolution(folder, count=32, size=48)
+    patches, few = (
+        Calibration.from_low_resolution(CALIBRATION),
+        Calibration.from_low_resolution(CALIBRATION, count=32, size=48),
+    )
     quick = configure("srquant", bits=4, settings=["finetuning.epochs=3"])
     methods = {
         "minmax": (configure("minmax", bits=4), patches),
         "plq": (configure("plq", bits=4), patches),
         "srquant": (quick, few),
     }
-    (pairs,) = find_pairs(_ASSETS / "demo" / "test", model.scale)
+    (pairs,) = find_pairs(PAIRS, model.scale)
     rows = [_row("float", model, pairs, model.save(output / "float.safetensors"), 0.0)]
     opened = {"float": model}
     for name, (method, images) in methods.items():

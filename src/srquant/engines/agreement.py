@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +14,7 @@ from srquant.engines import open_exported, saturates
 from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
 from srquant.images.reading import read_picture
+from srquant.images.samples import LOW_RESOLUTION
 from srquant.model import Model
 from srquant.networks.modules import pad_to_size
 from srquant.support.errors import ExportError, SaturationWarning
@@ -153,6 +153,6 @@ def _refusal(engine: str, tried: Mapping[Range, float], *, coarser: bool, satura
 
 def test_patch(height: int, width: int) -> Tensor:
     """A piece of the embedded photograph, ``1 3 h w`` in [0, 1], mirrored where it ends."""
-    picture = read_picture(Path(str(files("srquant") / "assets/demo/test/LR/astronaut.png")))
+    picture = read_picture(LOW_RESOLUTION)
     image = planes(picture.pixels)[None, :3].float() / picture.layout.peak
     return pad_to_size(image[..., :height, :width], height, width)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.pairwise import every_pair
 from torch import Tensor
 
 from srquant.learning import feature_distance
 from srquant.learning.feature_distance import normalised_distance
 from srquant.quantizers.numerics import rounding
 from srquant.support import compiled
-from tests.pairwise import every_pair
 
 pytest.importorskip("numba")
 

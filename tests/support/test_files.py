@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.conftest import write_png
 
 from srquant import upscale
 from srquant.model import Model
 from srquant.support.errors import OutputError
 from srquant.support.files import require_apart, require_outside
-from tests.conftest import write_png
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import write_png
+from tests.images.test_pairs import make_pair
 
 from srquant import evaluate
 from srquant.images import find_pairs
 from srquant.images.evaluation import enlarge, score, write_scores
 from srquant.model import Model, load
 from srquant.support.errors import ArgumentError, ImageError
-from tests.conftest import write_png
-from tests.images.test_pairs import make_pair
 
 FLOAT_SCORES = {
     ("edsr_b8_x2.safetensors", "Set5"): 37.80,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import NETWORK_NAMES, small_networks, write_png
 
 from srquant import upscale
 from srquant.api import tiling
@@ -21,7 +22,6 @@ from srquant.images.upscaling import upscale_file
 from srquant.methods import PLQ
 from srquant.model import Model
 from srquant.support.errors import ArgumentError, ImageError, OutputError
-from tests.conftest import NETWORK_NAMES, small_networks, write_png
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)

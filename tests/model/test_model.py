@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.conftest import small_networks
 from torch import nn
 
 from srquant.images import Calibration
@@ -15,7 +16,6 @@ from srquant.methods import PLQ, MinMax
 from srquant.model import Model, load
 from srquant.model.storage import HEADER
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError
-from tests.conftest import small_networks
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from tests.conftest import small_networks
 from torch import nn
 
 from srquant.api import configure
@@ -19,7 +20,6 @@ from srquant.model.swapping import quant_layers, swap
 from srquant.networks.modules import MatMul
 from srquant.quantizers import Symmetric, Uniform
 from srquant.support.errors import ImageError, NetworkError
-from tests.conftest import small_networks
 
 
 def state_bytes(network: nn.Module) -> dict[str, torch.Tensor]:

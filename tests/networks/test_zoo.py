@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
 
 from srquant import Calibration, configure, evaluate, load, quantize
 from srquant.networks.checkpoint import read_metadata
-from tests.conftest import ROOT
 
 ZOO = sorted((ROOT / "zoo").glob("*.safetensors"))
 
