@@ -128,7 +128,8 @@ def export(
         threads: For running it; all cores if None.
 
     Returns:
-        How well engine and model agree (at least 45 dB), what was written, and what it is good for.
+        What was written, what it is good for, how well the engine computes it (at least 45 dB), and how well it agrees
+        with the model, which is what weights of reduced range cost. Printed, it is one line.
 
     Raises:
         SrquantError: See :func:`~srquant.engines.agreement.export_onnx`.

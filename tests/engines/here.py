@@ -11,13 +11,11 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from torch import Tensor, nn
+from torch import Tensor
 
 from srquant.engines import ENGINES, saturates
-from srquant.engines.onnx import ExportSettings, IntegerOperands, Range
+from srquant.engines.onnx import Range
 from srquant.model import Model
-from srquant.model.layer import CodedWeight
-from srquant.model.swapping import copy_network, quant_layers
 
 NORM = """
 import numpy, openvino
@@ -32,27 +30,6 @@ compiled([numpy.ones((1, 64, 12), numpy.float32)])
 def right_range(*engines: str) -> Range:
     """The range of weights in which products saturate in none of these engines here."""
     return "reduced" if any(saturates(engine) for engine in engines or ENGINES) else "full"
-
-
-def as_written(model: Model, form: Range) -> Model:
-    """The model with the weights that its file of this range has."""
-    if form == "full":
-        return model
-    network = copy_network(model.network)
-    for name, layer in quant_layers(network).items():
-        if isinstance(layer.right, CodedWeight):
-            integers, scale = IntegerOperands(name, layer, ExportSettings(range=form)).weight_integers()
-            layer.right = Fixed(integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1)))
-    return Model(network, model.source, model.record)
-
-
-class Fixed(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self) -> Tensor:
-        return self.weight
 
 
 def widest_weight(content: bytes) -> int:

@@ -15,7 +15,7 @@ import onnx
 import pytest
 import torch
 from tests.conftest import NETWORK_NAMES, small_networks
-from tests.engines.here import as_written, right_range, skip_if_it_dies
+from tests.engines.here import right_range, skip_if_it_dies
 from torch import Tensor, nn
 
 from srquant.engines import ENGINES, agreement, open_exported
@@ -29,6 +29,7 @@ from srquant.engines.onnx import (
     write_onnx,
 )
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
+from srquant.engines.written import as_written
 from srquant.images import Calibration
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import Method, WeightSettings
@@ -308,8 +309,8 @@ def test_a_file_that_does_not_agree_is_not_written(
 
     monkeypatch.setattr(agreement, "open_exported", wrong)
     model = NARROW.quantize(edsr, calibration)
-    message = r"to \d+\.\d dB in full range on a test patch, less than 45; nothing was written: a fault of the engine"
-    for form in ("auto", "full"):
+    message = r"agree to \d+\.\d dB on a test patch, less than 45; nothing was written: a fault of the engine"
+    for form in ("auto", "full", "reduced"):
         with pytest.raises(ExportError, match=message):
             export_onnx(model, tmp_path / "m.onnx", ExportSettings(range=form))
     assert not list(tmp_path.iterdir())

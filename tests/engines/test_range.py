@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from tests.conftest import small_networks
-from tests.engines.here import as_written, saturating, widest_weight
+from tests.engines.here import saturating, widest_weight
 from torch import nn
 
 from srquant.engines import ENGINES, agreement, onnxruntime, open_exported, saturates
@@ -19,6 +19,7 @@ from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import Contract, read_contract
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, write_onnx
 from srquant.engines.saturation import products_saturate
+from srquant.engines.written import as_written
 from srquant.images import Calibration
 from srquant.methods import MSE, PLQ, MinMax
 from srquant.methods.base import WeightSettings
@@ -33,6 +34,16 @@ W8A8 = MinMax(bits=8, grid="int8", weights=CHANNELS)
 def model(low_images: Path) -> Model:
     patches = Calibration.from_low_resolution(low_images, count=3, size=24)
     return W8A8.quantize(Model(small_networks()["edsr"], "edsr.pth"), patches)
+
+
+@pytest.fixture
+def coarse(calibration: Calibration) -> Model:
+    """Its weights of reduced range are far from its own: for each output one is 127, the others are 1 and double."""
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.PixelShuffle(2))
+    with torch.no_grad():
+        weight = network.get_parameter("0.weight").fill_(0.6 / 127)
+        weight[:, :, 1, 1] = torch.tensor([0.6, *[0.6 / 127] * 2])
+    return W8A8.quantize(Model.wrap(network, 2), calibration)
 
 
 @pytest.fixture
@@ -108,12 +119,35 @@ def test_reduced_is_taken_where_full_saturates(fake: str, model: Model, tmp_path
     open_exported(path, fake)  # without a warning
 
 
-def test_full_is_kept_with_a_warning_where_only_it_agrees(model: Model, tmp_path: Path, monkeypatch) -> None:
+def test_reduced_is_taken_even_where_full_agrees_on_the_patch(model: Model, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, model, 0.99999))
-    reduced = export_onnx(model, tmp_path / "r.onnx", ExportSettings(range="reduced"), "onnxruntime", 1).psnr
-    monkeypatch.setattr(agreement, "LEAST_AGREEMENT", reduced + 1)
+    found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "onnxruntime", 1)
+    assert found.tried["full"] > found.tried["reduced"] > 45
+    assert (found.range, found.good_for) == ("reduced", "any processor")
+
+
+@pytest.mark.parametrize("form", ["auto", "reduced"])
+def test_what_coarser_weights_cost_is_said_and_no_reason_to_refuse(
+    form: Range, coarse: Model, tmp_path: Path, monkeypatch
+) -> None:
+    """The engine computes the file rightly; only the file is far from the model."""
+    path = tmp_path / "m.onnx"
+    monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, coarse, 0.3))
+    found = export_onnx(coarse, path, ExportSettings(range=form), "onnxruntime", 1)
+    assert found.range == "reduced"
+    assert found.psnr < 45 <= found.engine_psnr
+    assert "; to lose less, quantize again with weights of 6 bits" in str(found)
+    assert "\n" not in str(found)
+    images = torch.rand(1, 3, 20, 20)
+    np.testing.assert_allclose(
+        open_exported(path, "onnxruntime", 1)(images), as_written(coarse, "reduced")(images), atol=0.02
+    )
+
+
+def test_full_is_written_with_a_warning_where_it_is_asked_for(model: Model, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "compiled", saturating(onnxruntime.compiled, model, 0.99999))
     with pytest.warns(SaturationWarning, match=r"m.onnx agrees with the model on the test patch, but may not on other"):
-        found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "onnxruntime", 1)
+        found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(range="full"), "onnxruntime", 1)
     assert (found.range, found.good_for) == ("full", "processors with VNNI or AMX")
     assert widest_weight((tmp_path / "m.onnx").read_bytes()) == 127
     with pytest.warns(SaturationWarning, match=r"and those of m.onnx may saturate; export with --range reduced"):
@@ -123,16 +157,20 @@ def test_full_is_kept_with_a_warning_where_only_it_agrees(model: Model, tmp_path
 @pytest.mark.parametrize(
     ("form", "least", "message"),
     [
-        ("auto", 500, r"dB in full range and to \d+\.\d dB in reduced range .* quantize again with weights of 6 bits"),
-        ("full", 45, r"dB in full range .*Byte products of full range saturate on this processor; take --range auto"),
         (
-            "reduced",
+            "auto",
             500,
-            r"dB in reduced range .* weights of reduced range are too coarse; quantize again",
+            r"the model with weights of reduced range agree to \d+\.\d dB .*: a fault of the engine",
+        ),
+        ("reduced", 500, r"the model with weights of reduced range agree to .*: a fault .*; try another engine"),
+        (
+            "full",
+            45,
+            r"and the model agree .* products of full range saturate on this processor; take --range auto",
         ),
     ],
 )
-def test_what_agrees_in_no_range_ends_in_a_way_out(
+def test_what_the_engine_computes_wrongly_is_not_written(
     form: Range, least: float, message: str, fake: str, model: Model, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(agreement, "LEAST_AGREEMENT", least)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from srquant.engines.agreement import Agreement
 
 
 class Engine(StrEnum):
@@ -89,21 +86,7 @@ def export(
         range="reduced" if reduced_range else range_.value,
         threads=threads,
     )
-    print(f"{output}: {output.stat().st_size:,} bytes; {_sentence(agreement)}")
-
-
-def _sentence(agreement: Agreement) -> str:
-    """What was written, what it is good for and how well it agrees, in one line."""
-    good_for, full = f"good for {agreement.good_for}", agreement.tried.get("full")
-    if agreement.range == "reduced":
-        done = f"weights of reduced range, {good_for}"
-        if full is not None:
-            done += f" (those of full range saturate on this one and agree to {full:.1f} dB)"
-    elif agreement.saturates:
-        done = f"weights of full range, {good_for} (on others take --range reduced)"
-    else:
-        done = f"weights of full range, {good_for}, as their products cannot saturate"
-    return f"{done}; {agreement.engine} and the model agree to {agreement.psnr:.1f} dB"
+    print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
 
 
 def parse_tile(text: str) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from srquant.engines import open_exported, saturates
 from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
+from srquant.engines.written import as_written
 from srquant.images.reading import read_picture
 from srquant.images.samples import LOW_RESOLUTION
 from srquant.model import Model
@@ -22,31 +23,41 @@ from srquant.support.files import replacing
 from srquant.support.tensors import planes
 
 LEAST_AGREEMENT = 45.0
-"""PSNR in dB between engine and model below which a file is not called good."""
+"""PSNR in dB between an engine and what a file says, below which the engine is wrong."""
 _PATCH = 64
 """Height and width of the test patch where the file takes any size."""
+_LESS_LOSS = (
+    "quantize again with weights of 6 bits, whose products never saturate, and float edges (--method mse --bits 8 "
+    "--weight-bits 6 --edges float --set grid=int8 --set weights.per_channel=true)"
+)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was exported, how it was checked, and what it is good for.
+    """What was exported, how it was checked, what it is good for and what it costs; ``str`` says so in one line.
+
+    Two numbers tell two things. ``engine_psnr`` compares the engine with the file: whether it is computed rightly.
+    ``psnr`` compares the engine with the model: in full range that is the same, in reduced range it also holds what the
+    coarser weights cost.
 
     Args:
         engine: That ran it, with its version.
         range: Of the weights: ``full`` or ``reduced``.
         saturates: Whether the file's products can leave 16 bits.
-        tried: PSNR in dB between the engine's output and the model's on a test patch, images in [0, 1], of each range
-            that was tried; infinite if equal.
+        engine_psnr: PSNR in dB between the engine's output and that of the model with the file's own weights, on a test
+            patch, images in [0, 1]; at least 45, infinite if equal.
+        tried: PSNR in dB between the engine's output and the model's on the same patch, for each range that was run.
     """
 
     engine: str
     range: Range
     saturates: bool
+    engine_psnr: float
     tried: Mapping[Range, float]
 
     @property
     def psnr(self) -> float:
-        """Of what was written, in dB."""
+        """Of what was written, in dB, against the model that was exported."""
         return self.tried[self.range]
 
     @property
@@ -54,15 +65,26 @@ class Agreement:
         """The processors on which the file's products cannot saturate, in words."""
         return "processors with VNNI or AMX" if self.saturates else "any processor"
 
+    def __str__(self) -> str:
+        done, full = f"weights of {self.range} range, good for {self.good_for}", self.tried.get("full")
+        if self.range == "reduced":
+            done += "" if full is None else f" (those of full range saturate on this one and agree to {full:.1f} dB)"
+        elif self.saturates:
+            done += " (on others take --range reduced)"
+        else:
+            done += ", as their products cannot saturate"
+        way_out = f"; to lose less, {_LESS_LOSS}" if self.psnr < LEAST_AGREEMENT else ""
+        return f"{done}; {self.engine} and the model agree to {self.psnr:.1f} dB{way_out}"
+
 
 def export_onnx(
     model: Model, path: Path, settings: ExportSettings, engine: str = "openvino", threads: int | None = None
 ) -> Agreement:
-    """Write a quantized model as ONNX, run it, and keep it if it does what the model does; all or nothing.
+    """Write a quantized model as ONNX, run it, and keep it if the engine computes what the file says; all or nothing.
 
     With ``range="auto"`` weights keep their full range where the engine's products do not saturate on this processor,
-    or the model's cannot. Else both ranges are tried: the reduced one is kept if it agrees with the model, because it
-    is right for every picture, and otherwise the full one, if that agrees.
+    or the model's cannot. Else the reduced range is written, which is right for every picture, and the full one is run
+    for comparison only. What coarser weights cost is reported, and is no reason to refuse.
 
     Args:
         model: Quantized, on integers.
@@ -72,83 +94,69 @@ def export_onnx(
         threads: For running it; all cores if None.
 
     Raises:
-        ExportError: The engine's output is less than 45 dB from the model's.
+        ExportError: The engine's output is less than 45 dB from that of the model with the file's own weights.
         SrquantError: See :func:`~srquant.engines.onnx.write_onnx` and :func:`~srquant.engines.open_exported`.
 
     Warns:
-        SaturationWarning: The file agrees on the test patch, but products of other pictures may saturate here.
+        SaturationWarning: Full range was asked for. The file agrees on the test patch, but products of other pictures
+            may saturate here.
     """
     require_onnx(path)
     coarser = can_saturate(model)
     saturating = coarser and saturates(engine)
-    forms = _to_try(settings, saturating=saturating)
+    kept: Range = settings.range
+    if kept == "auto":
+        kept = "reduced" if saturating else "full"
+    tried: dict[Range, float] = {}
     with replacing(path) as temporary:
 
-        def write(form: Range) -> None:
+        def run(form: Range) -> Exported:
             write_onnx(model, temporary, replace(settings, range=form))
+            exported = _open(temporary, engine, threads)
+            tried[form] = psnr_on_patch(model, exported)
+            return exported
 
-        tried: dict[Range, float] = {}
-        name = engine
-        for form in forms:
-            write(form)
-            name, tried[form] = _run(model, temporary, settings, engine, threads)
-        good: list[Range] = [form for form in forms if tried[form] >= LEAST_AGREEMENT]
-        if not good:
-            raise ExportError(_refusal(name, tried, coarser=coarser, saturating=saturating))
-        kept = good[-1]
-        if kept != forms[-1]:
-            write(kept)
-    found = Agreement(name, kept, coarser and kept == "full", tried)
+        if settings.range == "auto" and kept == "reduced":
+            run("full")
+        exported = run(kept)
+        psnr = psnr_on_patch(as_written(model, kept), exported) if kept == "reduced" else tried[kept]
+        if psnr < LEAST_AGREEMENT:
+            raise ExportError(_refusal(exported.engine, kept, psnr, saturating=saturating))
+    found = Agreement(exported.engine, kept, coarser and kept == "full", psnr, tried)
     if saturating and found.saturates:
         warnings.warn(
-            f"{name} adds pairs of eight-bit products in 16 bits on this processor: {path.name} agrees with the model "
-            f"on the test patch, but may not on other pictures",
+            f"{found.engine} adds pairs of eight-bit products in 16 bits on this processor: {path.name} agrees with "
+            f"the model on the test patch, but may not on other pictures",
             SaturationWarning,
             stacklevel=2,
         )
     return found
 
 
-def _to_try(settings: ExportSettings, *, saturating: bool) -> tuple[Range, ...]:
-    if settings.range != "auto":
-        return (settings.range,)
-    return ("full", "reduced") if saturating else ("full",)
-
-
-def _run(model: Model, path: Path, settings: ExportSettings, engine: str, threads: int | None) -> tuple[str, float]:
-    """The engine, and how well it agrees with the model, in dB."""
+def _open(path: Path, engine: str, threads: int | None) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)  # that is what is measured
-        exported = open_exported(path, engine, threads)
-    return exported.engine, psnr_on_patch(model, exported)
+        return open_exported(path, engine, threads)
 
 
 def psnr_on_patch(model: Model, exported: Exported) -> float:
-    """PSNR in dB between a file's output and the model's on the test patch, images in [0, 1]; infinite if equal."""
+    """PSNR in dB between a file's output and a model's on the test patch, images in [0, 1]; infinite if equal."""
     patch = test_patch(*(exported.contract.tile or (_PATCH, _PATCH)))
     expected, found = (run(patch).cpu().clamp(0, 1).double() for run in (model, exported))
     error = float((expected - found).square().mean())
     return -10 * math.log10(error) if error else math.inf
 
 
-def _refusal(engine: str, tried: Mapping[Range, float], *, coarser: bool, saturating: bool) -> str:
+def _refusal(engine: str, form: Range, psnr: float, *, saturating: bool) -> str:
     """Why nothing was written, and what can be done."""
-    numbers = " and ".join(f"to {psnr:.1f} dB in {form} range" for form, psnr in tried.items())
+    model = "the model" if form == "full" else "the model with weights of reduced range"
     said = (
-        f"{engine} agrees with the model {numbers} on a test patch, less than {LEAST_AGREEMENT:g}; nothing was written"
+        f"{engine} and {model} agree to {psnr:.1f} dB on a test patch, less than {LEAST_AGREEMENT:g}; nothing was "
+        f"written"
     )
-    if not (saturating or (coarser and "reduced" in tried)):
-        return f"{said}: a fault of the engine, or of srquant"
-    why = "Byte products of full range saturate on this processor"
-    fewer_bits = (
-        "quantize again with weights of 6 bits, whose products never saturate, and float edges "
-        "(--method mse --bits 8 --weight-bits 6 --edges float)"
-    )
-    if not saturating:
-        return f"{said}. The weights of reduced range are too coarse; take --range full, or {fewer_bits}"
-    if "reduced" not in tried:
-        return f"{said}. {why}; take --range auto, which tries the reduced range too"
-    return f"{said}. {why}, and the weights of reduced range are too coarse; {fewer_bits}"
+    if form == "full" and saturating:
+        return f"{said}. Byte products of full range saturate on this processor; take --range auto"
+    return f"{said}: a fault of the engine, or of srquant; try another engine (--engine)"
 
 
 def test_patch(height: int, width: int) -> Tensor:
