@@ -24,6 +24,7 @@ from benchmarks.timing import alternate, markdown, median_ratio
 from benchmarks.transformers import openvino_run
 from srquant import Calibration, Model, configure, load, open_exported, quantize
 from srquant.api import tiling
+from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
 from srquant.images import Layout, Picture, read_picture, write_picture
@@ -38,7 +39,6 @@ METHODS = {
     "W8A8": configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"]),
     "W4A4 PLQ": configure("plq", 4, settings=["grid=int8", "bounds=least_squares", "weights.per_channel=true"]),
 }
-ENGINES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def open_rows(network: Model, models: Mapping[str, Model], folder: Path, threads
     rows = [Row("float", "PyTorch", network)]
     rows += [Row(f"{name}, simulated", "PyTorch", model) for name, model in models.items()]
     for name in ("float", *models):
-        rows += [Row(name, e, open_exported(folder / f"{name}.onnx", own, threads)) for e, own in ENGINES.items()]
+        for engine in TARGETS.values():
+            rows.append(Row(name, engine.title, open_exported(folder / f"{name}.onnx", engine.name, threads)))
     exported = open_exported(folder / "float.onnx", "openvino", threads)
     bf16 = replace(exported, run=openvino_run(folder / "float.onnx", threads, "bf16"))
     return [*rows, Row("bfloat16", "OpenVINO", bf16)]

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, evaluate, load, open_exported, quantize
-from srquant.engines import ENGINES, saturates
+from srquant.engines import TARGETS, saturates
 from srquant.engines.agreement import psnr_on_patch
 from srquant.engines.onnx import ExportSettings, write_onnx
 from srquant.support.errors import SaturationWarning
@@ -49,15 +49,15 @@ def rows(path: Path, exact: str, options: argparse.Namespace) -> list[tuple[str,
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         eight = write_files(network, options.photographs, folder)
-        seconds = {engine: {} for engine in ENGINES}
-        for engine in ENGINES:
+        seconds = {engine: {} for engine in TARGETS}
+        for engine in TARGETS:
             runs = {form: open_exported(folder / f"{form}.onnx", engine, 1) for form in FORMS}
             seconds[engine] = alternate({form: partial(run, images) for form, run in runs.items()}, options.rounds)
         for form in FORMS:
             run = open_exported(folder / f"{form}.onnx", exact)
             (scores,) = evaluate(run, options.pairs)
-            times = (statistics.median(seconds[engine][form]) for engine in ENGINES)
-            ratios = (median_ratio(seconds[engine], form, FULL) for engine in ENGINES)
+            times = (statistics.median(seconds[engine][form]) for engine in TARGETS)
+            ratios = (median_ratio(seconds[engine], form, FULL) for engine in TARGETS)
             timed = (f"{time:.3f} ({ratio:.2f})" for time, ratio in zip(times, ratios, strict=True))
             lines.append((path.stem, form, f"{scores.psnr:.3f}", f"{psnr_on_patch(eight, run):.1f}", *timed))
     return lines
@@ -72,15 +72,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     warnings.simplefilter("ignore", SaturationWarning)
-    exact = [engine for engine in reversed(ENGINES) if not saturates(engine)]
+    exact = [engine for engine in reversed(TARGETS) if not saturates(engine)]
     if not exact:
         parser.error(
             "products saturate in every engine here; PSNR of the full range needs a processor with VNNI or AMX"
         )
     keep_freed_memory()
     lines = [line for path in options.networks for line in rows(path, exact[0], options)]
-    print(f"PSNR in {exact[0]}; products saturate in: {', '.join(filter(saturates, ENGINES)) or 'no engine'}\n")
-    timed = (f"{engine}, s (× full)" for engine in ENGINES)
+    print(f"PSNR in {exact[0]}; products saturate in: {', '.join(filter(saturates, TARGETS)) or 'no engine'}\n")
+    timed = (f"{engine}, s (× full)" for engine in TARGETS)
     print(markdown(("network", "model", f"{options.pairs.name}, dB", "agreement, dB", *timed), lines))
 
 

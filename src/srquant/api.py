@@ -109,7 +109,7 @@ def export(
     model: Model,
     target: Path | str,
     *,
-    engine: str = "openvino",
+    engine: str | None = None,
     tile: tuple[int, int] | None = None,
     storage: Storage = "int8",
     range: Range = "auto",
@@ -120,7 +120,7 @@ def export(
     Args:
         model: Quantized with ``grid=int8``.
         target: An ``.onnx`` file.
-        engine: Where to run it: ``openvino`` or ``onnxruntime``.
+        engine: Where to run it, a name in ``srquant.engines.TARGETS``; the first that is installed if None.
         tile: Height and width of the images it takes; None for any, where the network allows.
         storage: ``int4`` stores weights of up to four bits as such; see :class:`~srquant.engines.onnx.ExportSettings`.
         range: Of the weights. ``full`` is for processors whose eight-bit products do not saturate, with VNNI or AMX;

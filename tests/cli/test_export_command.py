@@ -13,7 +13,7 @@ from tests.engines.here import saturating
 from tests.images.test_pairs import make_pair
 
 from srquant import load
-from srquant.engines import onnxruntime, saturates
+from srquant.engines import TARGETS, onnxruntime, saturates
 from srquant.images import read_picture
 
 
@@ -36,7 +36,7 @@ def wide(run, low_images: Path, tmp_path: Path) -> Path:
     return quantize(run, low_images, tmp_path)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("engine", TARGETS)
 def test_the_whole_way(run, model: Path, engine: str, tmp_path: Path) -> None:
     out = tmp_path / "edsr.onnx"
     code, text, _ = run("export", model, "-o", out, "--engine", engine, "--threads", 1)
@@ -113,6 +113,11 @@ def test_the_line_says_what_was_done_and_what_it_is_good_for(run, wide: Path, tm
     assert not out.exists()
 
 
+@pytest.mark.parametrize("command", ["export", "upscale", "evaluate"])
+def test_help_lists_the_engines(run, command: str) -> None:
+    assert "|".join(TARGETS) in run(command, "--help")[1]
+
+
 def test_the_former_option_is_hidden(run) -> None:
     text = run("export", "--help")[1]
     assert "--range" in text
@@ -134,6 +139,8 @@ def test_the_former_option_is_hidden(run) -> None:
         ),
         (("export", "FLOAT", "-o", "OUT.onnx"), "is a float network; quantize it first, with grid=int8"),
         (("upscale", "MODEL", "p.png", "-o", "q.png", "--engine", "openvino"), "runs .onnx files, and"),
+        (("export", "MODEL", "-o", "OUT.onnx", "--engine", "openvin"), "unknown engine 'openvin'; did you mean 'ope"),
+        (("evaluate", "none.onnx", "data", "--engine", "x"), "unknown engine 'x'; known: onnxruntime, openvino"),
         (("upscale", "none.onnx", "p.png", "-o", "q.png"), "none.onnx cannot be read"),
         (("evaluate", "none.onnx", "data"), "none.onnx cannot be read"),
     ],

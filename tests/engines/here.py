@@ -13,7 +13,7 @@ import onnx
 import pytest
 from torch import Tensor
 
-from srquant.engines import ENGINES, saturates
+from srquant.engines import TARGETS, saturates
 from srquant.engines.onnx import Range
 from srquant.model import Model
 
@@ -29,7 +29,7 @@ compiled([numpy.ones((1, 64, 12), numpy.float32)])
 
 def right_range(*engines: str) -> Range:
     """The range of weights in which products saturate in none of these engines here."""
-    return "reduced" if any(saturates(engine) for engine in engines or ENGINES) else "full"
+    return "reduced" if any(saturates(engine) for engine in engines or TARGETS) else "full"
 
 
 def widest_weight(content: bytes) -> int:

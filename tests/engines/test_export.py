@@ -18,7 +18,7 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from tests.engines.here import right_range, skip_if_it_dies
 from torch import Tensor, nn
 
-from srquant.engines import ENGINES, agreement, open_exported
+from srquant.engines import TARGETS, agreement, open_exported
 from srquant.engines import onnx as exporting
 from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import read_contract
@@ -81,7 +81,7 @@ def write_here(model: Model, path: Path, *engines: str, tile: tuple[int, int] | 
 KINDS = (("edsr", "edsr_x3"), ("srresnet",), ("msrresnet",), ("rdn",), ("swinir", "swinir_classical"))
 """Networks of one class: they have the same operators, but for the upsampler."""
 CASES = [
-    (kind[j % len(kind)], method, ENGINES[(i + j + j // 2) % len(ENGINES)])
+    (kind[j % len(kind)], method, tuple(TARGETS)[(i + j + j // 2) % len(TARGETS)])
     for i, kind in enumerate(KINDS)
     for j, method in enumerate(METHODS)
     # Attention of a random network at 2 bits: codes tip until nothing agrees.
@@ -113,8 +113,8 @@ def test_engines_compute_what_the_model_does(
 def test_every_two_of_class_method_and_engine_are_among_the_cases() -> None:
     kind = {name: names[0] for names in KINDS for name in names}
     assert kind.keys() == set(NETWORK_NAMES) == {network for network, _, _ in CASES}
-    assert {(kind[network], engine) for network, _, engine in CASES} == set(product(set(kind.values()), ENGINES))
-    assert {(method, engine) for _, method, engine in CASES} == set(product(METHODS, ENGINES))
+    assert {(kind[network], engine) for network, _, engine in CASES} == set(product(set(kind.values()), TARGETS))
+    assert {(method, engine) for _, method, engine in CASES} == set(product(METHODS, TARGETS))
     assert len({(kind[network], method) for network, method, _ in CASES}) == len(KINDS) * len(METHODS) - 1
 
 
@@ -178,7 +178,7 @@ def test_what_follows_a_shuffle_is_computed_before_it(
     order = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert order.index("DepthToSpace") == len(order) - order[::-1].index("QuantizeLinear")
     images = torch.rand(1, 3, 9, 14)
-    for engine in ENGINES:
+    for engine in TARGETS:
         assert closeness(model(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)) > 45, engine
 
 
@@ -286,7 +286,7 @@ def test_the_file_says_where_it_came_from(low_images: Path, tmp_path: Path) -> N
     assert shape == [1, 3, 384, 320]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TARGETS)
 def test_exporting_runs_the_file_and_says_how_well_it_agrees(
     engine: str, edsr: Model, calibration: Calibration, tmp_path: Path
 ) -> None:
@@ -380,7 +380,7 @@ def test_sums_that_could_leave_32_bits_are_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"no onnx at all", b"\x08\x0a\x12", None], ids=["empty", "text", "cut", "half a file"]
 )
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TARGETS)
 def test_damaged_files(engine: str, content: bytes | None, low_images: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     if content is None:
@@ -458,7 +458,7 @@ def test_a_real_network(shared: Path, tmp_path: Path) -> None:
     assert export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "openvino", 1).psnr >= 45
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TARGETS)
 @pytest.mark.parametrize("network", NETWORK_NAMES)
 def test_float_networks_for_comparison(network: str, engine: str, tmp_path: Path) -> None:
     skip_if_it_dies(engine, network)

@@ -14,7 +14,7 @@ from tests.conftest import small_networks
 from tests.engines.here import saturating, widest_weight
 from torch import nn
 
-from srquant.engines import ENGINES, agreement, onnxruntime, open_exported, saturates
+from srquant.engines import TARGETS, agreement, onnxruntime, open_exported, saturates
 from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import Contract, read_contract
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, write_onnx
@@ -53,7 +53,7 @@ def fake(model: Model, monkeypatch) -> str:
     return "onnxruntime"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TARGETS)
 def test_what_is_tried_once_is_what_networks_do(engine: str, calibration: Calibration, tmp_path: Path) -> None:
     """Largest bytes times largest bytes, in a network of its own: too small where products saturate, else right."""
     network = nn.Sequential(
@@ -99,7 +99,7 @@ def test_reduced_weights_are_coarser_and_reach_64(model: Model, tmp_path: Path) 
 
 
 def test_the_range_is_full_where_products_do_not_saturate_and_reduced_elsewhere(model: Model, tmp_path: Path) -> None:
-    for engine in ENGINES:
+    for engine in TARGETS:
         found = export_onnx(model, tmp_path / "m.onnx", ExportSettings(), engine, 1)
         contract, _ = read_contract(tmp_path / "m.onnx")
         assert found.range == contract.export["range"] == ("reduced" if saturates(engine) else "full")
@@ -162,7 +162,7 @@ def test_full_is_written_with_a_warning_where_it_is_asked_for(model: Model, tmp_
             500,
             r"the model with weights of reduced range agree to \d+\.\d dB .*: a fault of the engine",
         ),
-        ("reduced", 500, r"the model with weights of reduced range agree to .*: a fault .*; try another engine"),
+        ("reduced", 500, r"the model with weights of reduced range agree to .*: a fault .*; take --engine openvino"),
         (
             "full",
             45,

@@ -11,6 +11,8 @@ from hypothesis import given
 from tests.fuzz.damage import ODD, damaged, edited, seeds
 from tests.fuzz.lab import Lab, fuzzing
 
+from srquant.engines import TARGETS
+
 CONTRACT = "srquant.export"
 
 
@@ -27,7 +29,7 @@ def use(lab: Lab, random: Random, content: bytes, engines: tuple[str, ...]) -> N
 @given(random=seeds())
 def test_damaged_bytes(lab: Lab, random: Random) -> None:
     lab.clear()
-    use(lab, random, damaged(random, (lab.inputs / "edsr.onnx").read_bytes()), ("openvino", "onnxruntime"))
+    use(lab, random, damaged(random, (lab.inputs / "edsr.onnx").read_bytes()), tuple(TARGETS))
 
 
 @fuzzing(50)
@@ -40,7 +42,7 @@ def test_edited_metadata(lab: Lab, random: Random) -> None:
         entry.value = random.choice(("", "{", "[]", "null", "3", '"x"', "é" * 9, json.dumps(random.choice(ODD[:9]))))
     else:
         entry.value = json.dumps(edited(random, json.loads(entry.value)))
-    use(lab, random, model.SerializeToString(), ("openvino", "onnxruntime"))
+    use(lab, random, model.SerializeToString(), tuple(TARGETS))
 
 
 @fuzzing(40)
@@ -69,10 +71,10 @@ def test_edited_graphs(lab: Lab, random: Random) -> None:
             constant.data_location = onnx.TensorProto.EXTERNAL
             constant.external_data.add(key="location", value=str(lab.inputs / "p.png"))
             constant.ClearField("raw_data")
-    use(lab, random, model.SerializeToString(), ("openvino", "onnxruntime"))
+    use(lab, random, model.SerializeToString(), tuple(TARGETS))
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("engine", TARGETS)
 def test_a_whole_file_does(lab: Lab, engine: str) -> None:
     lab.clear()
     words = ("upscale", lab.inputs / "edsr.onnx", lab.inputs / "p.png", "-o", lab.out / "q.png", "--engine", engine)

@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Engine(StrEnum):
-    """The engines, for the command line."""
-
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
+from srquant.cli.options import EngineOption, Threads
 
 
 class Storage(StrEnum):
@@ -31,18 +26,10 @@ class Range(StrEnum):
     reduced = "reduced"
 
 
-EngineOption = Annotated[
-    Engine | None, typer.Option(help="Runs .onnx files that srquant exported; the first that is installed.")
-]
-Threads = Annotated[int | None, typer.Option(help="How many to compute with; all cores if not given.")]
-
-
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A quantized model, made with --set grid=int8.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, an .onnx file.")],
-    engine: Annotated[
-        Engine, typer.Option(help="Where the file is run and compared with the model.")
-    ] = Engine.openvino,
+    engine: EngineOption = None,
     tile: Annotated[
         str, typer.Option(help="Height and width of the images it takes, as 64x64; dynamic for any.")
     ] = "dynamic",
@@ -80,7 +67,7 @@ def export(
     agreement = run(
         load(model),
         output,
-        engine=engine.value,
+        engine=engine,
         tile=size,
         storage=storage.value,
         range="reduced" if reduced_range else range_.value,

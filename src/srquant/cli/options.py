@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from srquant.engines.targets import TARGETS, target_named
+
 if TYPE_CHECKING:
     from srquant.images import Calibration
 
@@ -18,6 +20,10 @@ class Edges(StrEnum):
     eight_bit = "8bit"
     float = "float"
     none = "none"
+
+
+def _known_engine(name: str | None) -> str | None:
+    return None if name is None else target_named(name).name
 
 
 Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
@@ -43,6 +49,16 @@ LowFolder = Annotated[Path | None, typer.Option(help="Folder of LR images, like 
 HighFolder = Annotated[
     Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
 ]
+
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        callback=_known_engine,
+        metavar=f"<{'|'.join(TARGETS)}>",
+        help="Runs .onnx files that srquant exported; the first that is installed.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="How many to compute with; all cores if not given.")]
 
 
 def open_calibration(

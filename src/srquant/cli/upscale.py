@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.export import EngineOption, Threads
-from srquant.cli.options import Device, ModelPath, ValueRange
+from srquant.cli.options import Device, EngineOption, ModelPath, Threads, ValueRange
 
 
 def upscale(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from srquant.engines import open_exported, saturates
+from srquant.engines import TARGETS, Target, open_exported, saturates, target_named
 from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
 from srquant.engines.written import as_written
@@ -78,7 +78,7 @@ class Agreement:
 
 
 def export_onnx(
-    model: Model, path: Path, settings: ExportSettings, engine: str = "openvino", threads: int | None = None
+    model: Model, path: Path, settings: ExportSettings, engine: str | None = None, threads: int | None = None
 ) -> Agreement:
     """Write a quantized model as ONNX, run it, and keep it if the engine computes what the file says; all or nothing.
 
@@ -90,7 +90,7 @@ def export_onnx(
         model: Quantized, on integers.
         path: An ``.onnx`` file.
         settings: How to write it.
-        engine: Where to run it.
+        engine: Where to run it, a name in ``srquant.engines.TARGETS``; the first that is installed if None.
         threads: For running it; all cores if None.
 
     Raises:
@@ -102,8 +102,9 @@ def export_onnx(
             may saturate here.
     """
     require_onnx(path)
+    target = target_named(engine)
     coarser = can_saturate(model)
-    saturating = coarser and saturates(engine)
+    saturating = coarser and saturates(target.name)
     kept: Range = settings.range
     if kept == "auto":
         kept = "reduced" if saturating else "full"
@@ -112,7 +113,7 @@ def export_onnx(
 
         def run(form: Range) -> Exported:
             write_onnx(model, temporary, replace(settings, range=form))
-            exported = _open(temporary, engine, threads)
+            exported = _open(temporary, target, threads)
             tried[form] = psnr_on_patch(model, exported)
             return exported
 
@@ -121,7 +122,7 @@ def export_onnx(
         exported = run(kept)
         psnr = psnr_on_patch(as_written(model, kept), exported) if kept == "reduced" else tried[kept]
         if psnr < LEAST_AGREEMENT:
-            raise ExportError(_refusal(exported.engine, kept, psnr, saturating=saturating))
+            raise ExportError(_refusal(target, kept, psnr, saturating=saturating))
     found = Agreement(exported.engine, kept, coarser and kept == "full", psnr, tried)
     if saturating and found.saturates:
         warnings.warn(
@@ -133,10 +134,10 @@ def export_onnx(
     return found
 
 
-def _open(path: Path, engine: str, threads: int | None) -> Exported:
+def _open(path: Path, target: Target, threads: int | None) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)  # that is what is measured
-        return open_exported(path, engine, threads)
+        return open_exported(path, target.name, threads)
 
 
 def psnr_on_patch(model: Model, exported: Exported) -> float:
@@ -147,16 +148,17 @@ def psnr_on_patch(model: Model, exported: Exported) -> float:
     return -10 * math.log10(error) if error else math.inf
 
 
-def _refusal(engine: str, form: Range, psnr: float, *, saturating: bool) -> str:
+def _refusal(target: Target, form: Range, psnr: float, *, saturating: bool) -> str:
     """Why nothing was written, and what can be done."""
     model = "the model" if form == "full" else "the model with weights of reduced range"
     said = (
-        f"{engine} and {model} agree to {psnr:.1f} dB on a test patch, less than {LEAST_AGREEMENT:g}; nothing was "
-        f"written"
+        f"{target.title} and {model} agree to {psnr:.1f} dB on a test patch, less than {LEAST_AGREEMENT:g}; nothing "
+        f"was written"
     )
     if form == "full" and saturating:
         return f"{said}. Byte products of full range saturate on this processor; take --range auto"
-    return f"{said}: a fault of the engine, or of srquant; try another engine (--engine)"
+    others = " or ".join(f"--engine {name}" for name in TARGETS if name != target.name)
+    return f"{said}: a fault of the engine, or of srquant; take {others}"
 
 
 def test_patch(height: int, width: int) -> Tensor:

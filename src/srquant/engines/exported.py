@@ -13,7 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from srquant.engines.saturation import Compile, products_saturate
+from srquant.engines.saturation import products_saturate
+from srquant.engines.targets import Target
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
 from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
@@ -173,12 +174,16 @@ class Exported:
         return output[..., : self.scale * height, : self.scale * width]
 
 
-def warn_if_saturating(contract: Contract, path: Path, engine: str, compiled: Compile) -> None:
-    """Say so if the model's products can leave 16 bits and this engine adds them in 16 bits on this processor."""
-    if contract.saturates and products_saturate(compiled):
+def open_in(target: Target, path: Path, threads: int | None = None) -> Exported:
+    """Open an exported file in an engine; see :func:`srquant.engines.open_exported`, which knows engines by name."""
+    package = target.imported(path.name)
+    contract, content = read_contract(path)
+    name = f"{target.title} {package.__version__.split('-')[0]}"
+    if contract.saturates and products_saturate(target.compiled):
         warnings.warn(
-            f"{engine} adds pairs of eight-bit products in 16 bits on this processor, and those of {path.name} may "
+            f"{name} adds pairs of eight-bit products in 16 bits on this processor, and those of {path.name} may "
             f"saturate; export with --range reduced to make sure that they do not",
             SaturationWarning,
             stacklevel=3,
         )
+    return Exported(contract, path.name, name, target.compiled(content, str(path), threads))

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from srquant.engines.exported import Exported, read_contract, warn_if_saturating
 from srquant.engines.saturation import Run
+from srquant.engines.targets import TARGETS
 from srquant.support.errors import ModelFileError
-from srquant.support.extras import import_extra
-
-
-def open_exported(path: Path, threads: int | None = None) -> Exported:
-    """Open an exported file.
-
-    Args:
-        path: What :func:`~srquant.engines.onnx.write_onnx` wrote.
-        threads: How many to use; all cores if None.
-
-    Raises:
-        ModelFileError: The file is damaged, or the engine refuses it.
-        MissingExtraError: The ``openvino`` extra is not installed.
-    """
-    package = import_extra("openvino", f"running {path.name} in OpenVINO", "openvino")
-    contract, content = read_contract(path)
-    name = f"OpenVINO {package.__version__.split('-')[0]}"
-    warn_if_saturating(contract, path, name, compiled)
-    return Exported(contract, path.name, name, compiled(content, str(path), threads))
 
 
 def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
@@ -44,7 +24,7 @@ def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
         ModelFileError: The engine refuses it.
         MissingExtraError: The ``openvino`` extra is not installed.
     """
-    core = import_extra("openvino", f"running {name} in OpenVINO", "openvino").Core()
+    core = TARGETS["openvino"].imported(name).Core()
     # Floats as floats: on processors with bfloat16 arithmetic the default is to compute what is not quantized in it.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
     if threads:
