@@ -12,7 +12,7 @@ Which models fit. An operand must lie on integers (:func:`srquant.quantizers.num
 256 neighbouring ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free
 bounds do not give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8
 bits, whose levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a
-step. The other way out, a padded tensor of ones for the offset as in the integer reference, would need a second
+step. The other way out, a padded tensor of ones for the offset, would need a second
 convolution.
 
 A piecewise-linear grid on integers is rounded before the quantization, which then finds nothing left to round. As its

@@ -1,4 +1,4 @@
-"""The integer reference: equal to the simulated layers, and made of integers."""
+"""What models simulate is integer arithmetic: layers computed in integers only are equal to the simulated ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.conftest import NETWORK_NAMES, small_networks
+from tests.engines.exact_integers import IntegerLayer, integer_model, integer_product, largest_sum
 from torch import Tensor, nn
 
-from srquant.engines.reference import IntegerLayer, integer_model, integer_product, largest_sum
 from srquant.images import Calibration
 from srquant.images.metrics import psnr
 from srquant.learning.settings import LearningSettings

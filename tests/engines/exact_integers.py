@@ -1,4 +1,4 @@
-"""The integer reference: every quantized layer computed from codes, with integer products and integer sums only.
+"""Every quantized layer computed from codes, with integer products and integer sums only.
 
 A quantizer writes its values as a sum of terms, scale times integers
 (:func:`srquant.quantizers.numerics.integers.terms`), and a layer is bilinear, so::
@@ -13,7 +13,7 @@ arithmetic. Sums cannot overflow: the largest Σ |right| over what one output su
 them before they are made; below 2^31 they are int32, else int64. Float are the scales, the bias, their products with
 the sums (float64), and everything between quantized layers.
 
-It is a yardstick, not an engine for users: it takes four integer products where a layer has two terms on each side.
+It is a yardstick for tests: it takes four integer products where a layer has two terms on each side.
 """
 
 from __future__ import annotations
