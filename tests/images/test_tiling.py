@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srquant.images.tiling import FixedTiling, Tiling
+from srquant.images.tiling import Tiling
 from srquant.support.errors import ArgumentError
 
 
@@ -52,10 +52,13 @@ def test_tiles_of_one_size(height: int, width: int, rows: int, columns: int, ove
     """They cover the image once, are of that size wherever the image is, and see as far as they must."""
     alignment = 8 if windows else 1
     size = (8 * rows, 8 * columns)
-    tiling = FixedTiling(0, overlap, alignment, size)
+    tiling = Tiling(min(size), overlap, alignment, size)
     covered = torch.zeros(height, width, dtype=torch.int)
     cut = list(tiling.rows(height, width))
     assert sum(len(row) for row in cut) == tiling.count(height, width)
+    heights = [row[0].kept_rows.stop - row[0].kept_rows.start for row in cut]
+    assert len(set(heights[:-1])) <= 1
+    assert heights[-1] <= heights[0]
     for row in cut:
         for piece in row:
             covered[piece.kept_rows, piece.kept_columns] += 1
@@ -71,4 +74,4 @@ def test_tiles_of_one_size(height: int, width: int, rows: int, columns: int, ove
 
 def test_tiles_of_one_size_that_leave_nothing() -> None:
     with pytest.raises(ArgumentError, match="leave nothing inside an overlap of 24 pixels"):
-        FixedTiling(0, 20, 8, (48, 64))
+        Tiling(48, 20, 8, (48, 64))

@@ -65,6 +65,16 @@ def test_every_layout_keeps_its_pixels(tmp_path: Path, gray: bool, alpha: bool, 
         assert np.abs(result.pixels[..., -1] - smooth.numpy()).max() <= 0.51 + layout.peak * 1e-6
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("height", [40, 100, 150])
+def test_tiles_of_one_size_become_one_picture(tmp_path: Path, height: int, suffix: str) -> None:
+    """A strip of a TIFF has as many rows as the first, whatever the tiles are."""
+    write_png(tmp_path / "in.png", height, 90)
+    upscale_file(nearest, tmp_path / "in.png", tmp_path / f"out{suffix}", 2, Tiling(64, 8, size=(64, 72)))
+    pixels = read_picture(tmp_path / "in.png").pixels
+    assert np.array_equal(read_picture(tmp_path / f"out{suffix}").pixels, pixels.repeat(2, 0).repeat(2, 1))
+
+
 def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     write_png(source / "a.png", 20, 24)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from srquant.images.metrics import psnr, ssim, ssim_adabm
 from srquant.images.pairs import PairFolder
-from srquant.images.tiling import Tiling
+from srquant.images.picture import Layout, Picture
+from srquant.images.tiling import SMALLEST_TILE, Tiling
+from srquant.images.upscaling import Upscaler, enlarge_bands
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.memory import memory_errors
 from srquant.support.progress import bar
-from srquant.support.tensors import planes
-
-Upscaler = Callable[[Tensor], Tensor]
-"""Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +92,9 @@ def evaluate(
 
 def enlarge(upscaler: Upscaler, low: NDArray[np.uint8], scale: int, tiling: Tiling | None = None) -> NDArray[np.uint8]:
     """An 8-bit RGB image, ``h w 3``, enlarged, clamped and rounded."""
-    image = planes(low)[None].float() / 255
-    if tiling is None:
-        output = upscaler(image)
-    else:
-        rows = ([tile.keep(upscaler(tile.cut(image)), scale) for tile in row] for row in tiling.rows(*low.shape[:2]))
-        output = torch.cat([torch.cat(row, -1) for row in rows], -2)
-    return (output[0] * 255).round_().clamp_(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).numpy()
+    whole = Tiling(max(SMALLEST_TILE, *low.shape[:2]), 0)
+    bands = enlarge_bands(upscaler, Picture(low, Layout()), Layout(), scale, tiling or whole)
+    return np.concatenate([*bands]).astype(np.uint8, copy=False)
 
 
 def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, name: str = "") -> ImageScores:

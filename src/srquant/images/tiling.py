@@ -37,19 +37,26 @@ class Tile:
 class Tiling:
     """How an image is cut.
 
+    Tiles lie in rows of equal height and columns of equal width; the last of each are smaller where the image ends.
+
     Args:
         tile: Height and width of what is kept of a tile; rounded up to the alignment.
         overlap: Rows and columns that are computed on each inner side of it and thrown away, because the network could
             not see beyond the cut; rounded up to the alignment.
         alignment: Tile corners are multiples of this.
+        size: Height and width of what the network is given, multiples of the alignment, for networks that take no
+            other; what is kept of a tile then follows from it, and ``tile`` serves messages only. Tiles at the border
+            of the image are moved inwards, so that its border is theirs. Where the image ends before a tile does, or
+            not at a multiple of the alignment, the tile is cut short; whoever runs the network fills it up.
 
     Raises:
-        ArgumentError: The tile is smaller than 16 pixels.
+        ArgumentError: The tile is smaller than 16 pixels, or the overlap leaves nothing of the size.
     """
 
     tile: int
     overlap: int
     alignment: int = 1
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.tile < SMALLEST_TILE or self.overlap < 0:
@@ -57,72 +64,46 @@ class Tiling:
                 f"tile={self.tile} with an overlap of {self.overlap} pixels; a tile has at least "
                 f"{SMALLEST_TILE} pixels, an overlap 0"
             )
+        margin = self._aligned(self.overlap)
+        if self.size is not None and min(self.size) < 2 * margin + 1:
+            raise ArgumentError(f"tiles of {self.size} leave nothing inside an overlap of {margin} pixels")
 
     def rows(self, height: int, width: int) -> Iterator[list[Tile]]:
         """The tiles of an image, a list for each row of them, top to bottom and left to right.
 
         The kept parts lie end to end and cover the image.
         """
-        columns = self._spans(width)
-        for rows, kept_rows in self._spans(height):
+        columns = self._spans(1, width)
+        for rows, kept_rows in self._spans(0, height):
             yield [Tile(rows, given, kept_rows, kept) for given, kept in columns]
 
     def count(self, height: int, width: int) -> int:
         """How many tiles there are."""
-        return len(self._spans(height)) * len(self._spans(width))
+        return len(self._spans(0, height)) * len(self._spans(1, width))
 
-    def _spans(self, length: int) -> list[tuple[slice, slice]]:
+    def _spans(self, axis: int, length: int) -> list[tuple[slice, slice]]:
         """What is given and what is kept, along one side."""
-        step, margin = (size + -size % self.alignment for size in (self.tile, self.overlap))
-        kept = [slice(start, min(start + step, length)) for start in range(0, length, step)]
-        return [(slice(max(part.start - margin, 0), min(part.stop + margin, length)), part) for part in kept]
+        step, margin = self._aligned(self.tile), self._aligned(self.overlap)
+        size, whole = self.size[axis] if self.size else None, self._aligned(length)
+        if size is not None:
+            neighbours = 0 if whole <= size else 1 if whole <= 2 * (size - margin) else 2
+            step = size - neighbours * margin
+        spans: list[tuple[slice, slice]] = []
+        for start in range(0, length, step):
+            kept = slice(start, min(start + step, length))
+            first, last = max(start - margin, 0), kept.stop + margin
+            if size is not None:
+                first = max(min(first, whole - size), 0)
+                last = first + size
+            spans.append((slice(first, min(last, length)), kept))
+        return spans
+
+    def _aligned(self, pixels: int) -> int:
+        return pixels + -pixels % self.alignment
 
 
-@dataclass(frozen=True)
-class FixedTiling(Tiling):
-    """How an image is cut into tiles of one size, for networks that take no other.
-
-    Tiles at the borders of the image are moved inwards instead of being smaller, so that the border of the image is the
-    border of the tile. Where the image ends before a tile does, or not at a multiple of the alignment, the tile is cut
-    short; whoever runs the network fills it up.
-
-    Args:
-        tile: The shorter side of the size, for messages; what is kept of a tile follows from its size.
-        size: Height and width of what the network is given; multiples of the alignment.
-    """
-
-    size: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        if min(self.size) < 2 * self.margin + 1:
-            raise ArgumentError(f"tiles of {self.size} leave nothing inside an overlap of {self.margin} pixels")
-
-    @property
-    def margin(self) -> int:
-        """The overlap, rounded up to the alignment."""
-        return self.overlap + -self.overlap % self.alignment
-
-    def rows(self, height: int, width: int) -> Iterator[list[Tile]]:
-        columns = self._cuts(width, self.size[1])
-        for rows, kept_rows in self._cuts(height, self.size[0]):
-            yield [Tile(rows, given, kept_rows, kept) for given, kept in columns]
-
-    def count(self, height: int, width: int) -> int:
-        return len(self._cuts(height, self.size[0])) * len(self._cuts(width, self.size[1]))
-
-    def _cuts(self, length: int, size: int) -> list[tuple[slice, slice]]:
-        whole = length + -length % self.alignment
-        if whole <= size:
-            return [(slice(0, length), slice(0, length))]
-        cuts: list[tuple[slice, slice]] = []
-        done = 0
-        while done < length:
-            start = min(max(done - self.margin, 0), whole - size)
-            stop = start + size
-            kept = length if stop >= length else stop - self.margin
-            cuts.append((slice(start, min(stop, length)), slice(done, kept)))
-            done = kept
-        return cuts
+FixedTiling = Tiling
+"""Said where tiles have a size."""
 
 
 def _inside(kept: slice, given: slice, scale: int) -> slice:

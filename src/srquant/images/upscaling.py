@@ -24,6 +24,7 @@ from srquant.support.progress import Bar, bar
 from srquant.support.tensors import as_tensor
 
 Upscaler = Callable[[Tensor], Tensor]
+"""Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""
 _AT_ONCE = 3
 """Pictures in work: one is read, one enlarged, one written."""
 
@@ -112,19 +113,22 @@ def upscale_tree(
     return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
 
 
-def _enlarge_to(
-    upscaler: Upscaler, picture: Picture, target: Path, scale: int, tiling: Tiling, shown: Bar | None
-) -> None:
-    height, width = (scale * side for side in picture.size)
-    layout = check_output(target, height, width, picture.layout)
-    with memory_errors(f"give a smaller tile than {tiling.tile}"):
-        write_bands(target, height, width, layout, _bands(upscaler, picture, layout, scale, tiling, shown))
-
-
-def _bands(
-    upscaler: Upscaler, picture: Picture, layout: Layout, scale: int, tiling: Tiling, shown: Bar | None
+def enlarge_bands(
+    upscaler: Upscaler, picture: Picture, layout: Layout, scale: int, tiling: Tiling, shown: Bar | None = None
 ) -> Iterator[Pixels]:
-    """The enlarged picture as bands of rows."""
+    """Enlarge a picture in memory, tile by tile.
+
+    Args:
+        upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
+        picture: What to enlarge.
+        layout: What to make of it: clamped and rounded to its depth, gray or colour, alpha as the picture has.
+        scale: How many times larger the output is.
+        tiling: How to cut.
+        shown: Moves on by one for each tile.
+
+    Returns:
+        Bands of rows, ``rows scale·w channels``, top to bottom, all of one height but the last.
+    """
     image = picture.pixels.transpose(2, 0, 1)
     for row in tiling.rows(*picture.size):
         parts: list[Pixels] = []
@@ -135,6 +139,15 @@ def _bands(
             if shown is not None:
                 shown.advance()
         yield np.concatenate(parts, axis=1)
+
+
+def _enlarge_to(
+    upscaler: Upscaler, picture: Picture, target: Path, scale: int, tiling: Tiling, shown: Bar | None
+) -> None:
+    height, width = (scale * side for side in picture.size)
+    layout = check_output(target, height, width, picture.layout)
+    with memory_errors(f"give a smaller tile than {tiling.tile}"):
+        write_bands(target, height, width, layout, enlarge_bands(upscaler, picture, layout, scale, tiling, shown))
 
 
 def _enlarge(
