@@ -9,24 +9,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from srquant.cli.options import (
-    Bits,
-    Device,
-    EdgeOption,
-    Edges,
-    HighFolder,
-    LowFolder,
-    Network,
-    Patches,
-    PatchSize,
-    Seed,
-    ValueRange,
-    WeightBits,
-    open_calibration,
-)
+from srquant.cli.options import CalibrationOptions, NetworkOptions, QuantizationOptions, Scale, grouped, require_output
 
 if TYPE_CHECKING:
-    from srquant.images import Calibration
     from srquant.methods import Method
 
 bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
@@ -38,23 +23,16 @@ Output = Annotated[
 
 
 @bench.command("oaptq-ablation")
+@grouped
 def oaptq_ablation(
-    network: Network,
+    network: NetworkOptions,
     data: Data,
     output: Output,
-    calibration: LowFolder = None,
-    calibration_hr: HighFolder = None,
-    bits: Bits = 4,
-    weight_bits: WeightBits = None,
-    edges: EdgeOption = Edges.eight_bit,
-    patches: Patches = 100,
-    patch_size: PatchSize = None,
+    calibration: CalibrationOptions,
+    common: QuantizationOptions,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another field of oaptq, in all rows: finetuning.precision=bf16 …")
     ] = None,
-    seed: Seed = 0,
-    value_range: ValueRange = None,
-    device: Device = "auto",
 ) -> None:
     """Piecewise-linear quantizer off and on × no, vanilla and sensitivity-aware finetuning (OAPTQ, table 4).
 
@@ -63,36 +41,26 @@ def oaptq_ablation(
     Example:
     [bold]srquant bench oaptq-ablation edsr_x4.pth --calibration lr/ --data Set5/x4 --data Set14/x4 -o table.json[/bold]
     """
-    from srquant import configure
     from srquant.analysis.benchmark import ablation, ablation_of_the_paper
     from srquant.methods import OAPTQ
 
-    method = configure("oaptq", bits, weight_bits=weight_bits, edges=edges.value, settings=set_ or ())
-    rows = ablation(cast(OAPTQ, method))
-    published = ablation_of_the_paper() if bits == 4 and weight_bits in (None, 4) else None
-    images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
-    _run(network, data, output, images, rows, value_range, device, published)
+    rows = ablation(cast(OAPTQ, common.configure("oaptq", set_ or ())))
+    published = ablation_of_the_paper() if common.bits == 4 and common.weight_bits in (None, 4) else None
+    _run(network, data, output, calibration, rows, published)
 
 
 @bench.command()
+@grouped
 def methods(
-    network: Network,
+    network: NetworkOptions,
     data: Data,
     output: Output,
     method: Annotated[
         list[str],
         typer.Option(help="Name, and fields after a colon: plq:share=0.995,reallocate=false; several."),
     ],
-    calibration: LowFolder = None,
-    calibration_hr: HighFolder = None,
-    bits: Bits = 4,
-    weight_bits: WeightBits = None,
-    edges: EdgeOption = Edges.eight_bit,
-    patches: Patches = 100,
-    patch_size: PatchSize = None,
-    seed: Seed = 0,
-    value_range: ValueRange = None,
-    device: Device = "auto",
+    calibration: CalibrationOptions,
+    common: QuantizationOptions,
     published: Annotated[
         str | None, typer.Option(help="A network of papers, whose scores follow the table: SwinIR-light …")
     ] = None,
@@ -105,22 +73,18 @@ def methods(
     [bold]srquant bench methods swinir_x4.pth --calibration lr/ --data Set5/x4 --method 2dquant
     --published SwinIR-light -o t.json[/bold]
     """
-    from srquant import configure
-
     rows: dict[str, Method] = {}
     for text in method:
         name, _, fields = text.partition(":")
-        settings = [field for field in fields.split(",") if field]
-        rows[text] = configure(name, bits, weight_bits=weight_bits, edges=edges.value, settings=settings)
-    images = partial(open_calibration, calibration, calibration_hr, count=patches, size=patch_size, seed=seed)
-    known = None if published is None else partial(_published_table, published, bits)
-    _run(network, data, output, images, rows, value_range, device, None, known)
+        rows[text] = common.configure(name, [field for field in fields.split(",") if field])
+    known = None if published is None else partial(_published_table, published, common.bits)
+    _run(network, data, output, calibration, rows, None, known)
 
 
 @bench.command()
 def published(
     network: Annotated[str, typer.Argument(help="EDSR-baseline, RDN, SRResNet or SwinIR-light.")],
-    scale: Annotated[int, typer.Option(help="How many times larger the output is.")] = 4,
+    scale: Scale = 4,
     bits: Annotated[int | None, typer.Option(help="Of activations; all that are known if left out.")] = None,
 ) -> None:
     """What papers print for a network, by method and bits, with their sources.
@@ -138,32 +102,23 @@ def _published_table(network: str, bits: int | None, scale: int) -> str:
 
 
 def _run(
-    network: Path,
+    network: NetworkOptions,
     data: list[Path],
     output: Path,
-    images: Callable[[int], Calibration],
+    calibration: CalibrationOptions,
     rows: Mapping[str, Method],
-    value_range: float | None,
-    device: str,
     published: Mapping[str, Mapping[str, Sequence[float | None]]] | None,
     beside: Callable[[int], str] | None = None,
 ) -> None:
-    from srquant import load
     from srquant.analysis.benchmark import run_benchmark
-    from srquant.api import pick_device
     from srquant.images import find_pairs
-    from srquant.support.errors import ArgumentError
-    from srquant.support.files import replacing, require_apart, require_writable
+    from srquant.support.files import replacing
 
-    if output.suffix != ".json":
-        raise ArgumentError(f"--output {output}: tables are written as .json files; give a name that ends so")
-    for ending in (".json", ".md", ".state"):
-        require_apart(output.with_suffix(ending), network, *data)
-    require_writable(output)
-    model = load(network, value_range=value_range).to(pick_device(device))
+    require_output(output, "tables", (".json", ".md", ".state"), network.network, *data)
+    model = network.load()
     known = "" if beside is None else "\n" + beside(model.scale)
     folders = [folder for path in data for folder in find_pairs(path, model.scale)]
-    table = run_benchmark(model, images(model.scale), folders, rows, output)
+    table = run_benchmark(model, calibration.open(model.scale), folders, rows, output)
     text = table.markdown(published) + known
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(text)

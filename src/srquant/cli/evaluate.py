@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from srquant.cli.options import Device, EngineOption, ModelPath, Threads, ValueRange
+from srquant.cli.options import ModelOptions, grouped
 
 
-class Border(StrEnum):
-    """How MATLAB's bicubic treats image borders, for the command line."""
-
-    replicate = "replicate"
-    mirror = "mirror"
-
-
+@grouped
 def evaluate(
-    model: ModelPath,
+    model: ModelOptions,
     data: Annotated[
         list[Path],
         typer.Argument(metavar="DATA...", help="Pair folders (HR, LR), parents of several, or folders of HR images."),
@@ -27,13 +20,9 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
     tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
     border: Annotated[
-        Border,
+        Literal["replicate", "mirror"],
         typer.Option(help="Borders of bicubic where LR is made: replicate as in the benchmarks, or newer MATLAB's."),
-    ] = Border.replicate,
-    value_range: ValueRange = None,
-    device: Device = "auto",
-    engine: EngineOption = None,
-    threads: Threads = None,
+    ] = "replicate",
 ) -> None:
     """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped.
 
@@ -45,16 +34,14 @@ def evaluate(
     [bold]srquant evaluate edsr_x4_w8a8.onnx Set5/x4 --engine onnxruntime[/bold]
     """
     from srquant import evaluate as run
-    from srquant.cli.opening import open_any
     from srquant.cli.tables import print_scores
     from srquant.images.evaluation import write_scores
     from srquant.support.files import require_apart, require_writable
 
     if json is not None:
-        require_apart(json, model, *data)
+        require_apart(json, model.model, *data)
         require_writable(json)
-    opened = open_any(model, value_range, engine, threads)
-    scores = run(opened, *data, tile=tile, border=border.value, device=device)
+    scores = run(model.open(), *data, tile=tile, border=border, device=model.device)
     print_scores(scores)
     if json is not None:
-        write_scores(json, str(model), scores)
+        write_scores(json, str(model.model), scores)

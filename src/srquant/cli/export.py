@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from srquant.cli.options import EngineOption, Threads
-
-
-class Storage(StrEnum):
-    """How weights are stored, for the command line."""
-
-    int8 = "int8"
-    int4 = "int4"
-
-
-class Range(StrEnum):
-    """The ranges of weights, for the command line."""
-
-    auto = "auto"
-    full = "full"
-    reduced = "reduced"
 
 
 def export(
@@ -34,16 +18,17 @@ def export(
         str, typer.Option(help="Height and width of the images it takes, as 64x64; dynamic for any.")
     ] = "dynamic",
     storage: Annotated[
-        Storage, typer.Option(help="int4 halves the file of a model of up to 4 bits; it runs as int8 all the same.")
-    ] = Storage.int8,
+        Literal["int8", "int4"],
+        typer.Option(help="int4 halves the file of a model of up to 4 bits; it runs as int8 all the same."),
+    ] = "int8",
     range_: Annotated[
-        Range,
+        Literal["auto", "full", "reduced"],
         typer.Option(
             "--range",
             help="Of the weights. full: for processors with VNNI or AMX, on others 8-bit products saturate; reduced: "
             "coarser weights, for any processor; auto: what is right on this one.",
         ),
-    ] = Range.auto,
+    ] = "auto",
     reduced_range: Annotated[bool, typer.Option("--reduced-range", hidden=True)] = False,
     threads: Threads = None,
 ) -> None:
@@ -60,7 +45,7 @@ def export(
     from srquant.support.errors import ArgumentError
     from srquant.support.files import require_apart
 
-    if reduced_range and range_ == Range.full:
+    if reduced_range and range_ == "full":
         raise ArgumentError("--reduced-range is the former name of --range reduced; leave it out, or --range full")
     size = parse_tile(tile)
     require_apart(output, model)
@@ -69,8 +54,8 @@ def export(
         output,
         engine=engine,
         tile=size,
-        storage=storage.value,
-        range="reduced" if reduced_range else range_.value,
+        storage=storage,
+        range="reduced" if reduced_range else range_,
         threads=threads,
     )
     print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")

@@ -1,53 +1,38 @@
-"""Options that several commands share."""
+"""Options that several commands share, and groups of them that open what they name."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
 from srquant.engines.targets import TARGETS, target_named
 
 if TYPE_CHECKING:
+    from srquant.engines.exported import Exported
     from srquant.images import Calibration
-
-
-class Edges(StrEnum):
-    """The edge protocols, for the command line."""
-
-    eight_bit = "8bit"
-    float = "float"
-    none = "none"
+    from srquant.methods import Method
+    from srquant.model import Model
 
 
 def _known_engine(name: str | None) -> str | None:
     return None if name is None else target_named(name).name
 
 
-Network = Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
-Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
-WeightBits = Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")]
-EdgeOption = Annotated[
-    Edges, typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others.")
-]
-Patches = Annotated[int, typer.Option(help="Calibration patches, up to 100,000.")]
-PatchSize = Annotated[
-    int | None, typer.Option(help="Their height and width, 96 if not given; less where the smallest image is smaller.")
-]
-Seed = Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")]
 ModelPath = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")
 ]
+Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
+Scale = Annotated[int, typer.Option(help="How many times larger the output is.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 ValueRange = Annotated[
     float | None,
     typer.Option(help="Largest value of images in the float network, 1 or 255, where its weights do not tell."),
-]
-LowFolder = Annotated[Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")]
-HighFolder = Annotated[
-    Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
 ]
 
 EngineOption = Annotated[
@@ -61,19 +46,180 @@ EngineOption = Annotated[
 Threads = Annotated[int | None, typer.Option(help="How many to compute with; all cores if not given.")]
 
 
-def open_calibration(
-    low: Path | None, high: Path | None, scale: int, *, count: int, size: int | None = None, seed: int = 0
-) -> Calibration:
-    """Calibration patches of whichever folder was given.
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command have option groups: dataclasses, each of whose fields is an option of the command.
+
+    Args:
+        command: Has parameters that are options, and parameters that are such dataclasses.
+
+    Returns:
+        A command with all the options, which makes the dataclasses of them.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: cast("Callable[..., Any]", kind) for name, kind in hints.items() if is_dataclass(kind)}
+    options: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        kinds = get_type_hints(group, include_extras=True) if group else hints
+        for option in signature(group).parameters.values() if group else (parameter,):
+            options.append(option.replace(kind=Parameter.KEYWORD_ONLY, annotation=kinds[option.name]))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(cast(Any, group))})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
+
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    cast(Any, run).__signature__ = Signature(options)
+    return run
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """A float network, and where it computes."""
+
+    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
+    value_range: ValueRange = None
+    device: Device = "auto"
+
+    def load(self) -> Model:
+        """The network, on its device."""
+        from srquant import load
+        from srquant.api import pick_device
+
+        return load(self.network, value_range=self.value_range).to(pick_device(self.device))
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A float network, a quantized model or an exported file, and what computes it."""
+
+    model: ModelPath
+    value_range: ValueRange = None
+    device: Device = "auto"
+    engine: EngineOption = None
+    threads: Threads = None
+
+    def open(self) -> Model | Exported:
+        """A model, or an exported file in an engine, by the file's name.
+
+        Raises:
+            ArgumentError: The number of threads breaks its rule, or an engine was named for a model that is no
+                ``.onnx`` file.
+            SrquantError: It cannot be opened.
+        """
+        import torch
+
+        from srquant import load, open_exported
+        from srquant.support.errors import ArgumentError
+        from srquant.support.settings import Threads, check
+
+        path, engine, threads = self.model, self.engine, self.threads
+        check("threads", threads, Threads | None)
+        if path.suffix == ".onnx":
+            return open_exported(path, engine, threads)
+        if engine is not None:
+            raise ArgumentError(
+                f"--engine {engine} runs .onnx files, and {path} is none; make one with: srquant export"
+            )
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return load(path, value_range=self.value_range)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Calibration patches."""
+
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")
+    ] = None
+    calibration_hr: Annotated[
+        Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
+    ] = None
+    patches: Annotated[int, typer.Option(help="Calibration patches, up to 100,000.")] = 100
+    patch_size: Annotated[
+        int | None,
+        typer.Option(help="Their height and width, 96 if not given; less where the smallest image is smaller."),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0
+
+    @property
+    def folders(self) -> tuple[Path | None, Path | None]:
+        """What is read."""
+        return self.calibration, self.calibration_hr
+
+    def open(self, scale: int) -> Calibration:
+        """Patches of whichever folder was given.
+
+        Raises:
+            ArgumentError: Both were given, or none.
+        """
+        from srquant.images import Calibration
+        from srquant.support.errors import ArgumentError
+
+        drawn: dict[str, Any] = {"count": self.patches, "size": self.patch_size, "seed": self.seed}
+        if self.calibration is not None and self.calibration_hr is None:
+            return Calibration.from_low_resolution(self.calibration, **drawn)
+        if self.calibration_hr is not None and self.calibration is None:
+            return Calibration.from_photographs(self.calibration_hr, scale, **drawn)
+        raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")
+
+
+@dataclass(frozen=True)
+class FewPatches(CalibrationOptions):
+    """Calibration patches of which every value is looked at."""
+
+    patches: Annotated[int, typer.Option(help="Patches whose values are counted, one by one or together.")] = 8
+
+
+@dataclass(frozen=True)
+class QuantizationOptions:
+    """What all methods are told alike."""
+
+    bits: Bits = 4
+    weight_bits: Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")] = None
+    edges: Annotated[
+        Literal["8bit", "float", "none"],
+        typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
+    ] = "8bit"
+
+    def configure(self, method: str, settings: Iterable[str] = (), layers: Sequence[str] = ()) -> Method:
+        """A method's configuration, with further fields and exceptions.
+
+        Raises:
+            UnknownNameError: There is no such method or field.
+            ArgumentError: A value breaks its rule.
+        """
+        from srquant import configure
+
+        return configure(
+            method, self.bits, weight_bits=self.weight_bits, edges=self.edges, layers=layers, settings=settings
+        )
+
+
+def require_output(output: Path, kind: str, suffixes: Sequence[str], *inputs: Path | None, below: bool = False) -> None:
+    """Check, before long work starts, that files can be written without harm to what is read.
+
+    Args:
+        output: The file that is asked for.
+        kind: What it holds, in the plural.
+        suffixes: How its name must end, and the endings of the files that are written beside it.
+        inputs: Files and folders that are read.
+        below: Whether folders are read with all folders in them.
 
     Raises:
-        ArgumentError: Both were given, or none.
+        ArgumentError: The name ends otherwise.
+        OutputError: It cannot be written, or is an input.
     """
-    from srquant.images import Calibration
     from srquant.support.errors import ArgumentError
+    from srquant.support.files import require_apart, require_writable
 
-    if low is not None and high is None:
-        return Calibration.from_low_resolution(low, count=count, size=size, seed=seed)
-    if high is not None and low is None:
-        return Calibration.from_photographs(high, scale, count=count, size=size, seed=seed)
-    raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")
+    if output.suffix != suffixes[0]:
+        raise ArgumentError(f"--output {output}: {kind} are written as {suffixes[0]} files; give a name that ends so")
+    for suffix in suffixes:
+        require_apart(output.with_suffix(suffix), *inputs, below=below)
+    require_writable(output)

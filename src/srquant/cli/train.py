@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device
+from srquant.cli.options import Device, Scale, require_output
 
 
 def train(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="EDSR, RDN, SRResNet, MSRResNet or SwinIR.")],
     data: Annotated[Path, typer.Option(help="Folder of photographs, with all folders in it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights, a .safetensors file.")],
-    scale: Annotated[int, typer.Option(help="How many times larger the output is.")] = 4,
+    scale: Scale = 4,
     steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = 100_000,
     set_: Annotated[
         list[str] | None,
@@ -48,19 +48,14 @@ def train(
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
     from srquant.support.errors import ArgumentError
-    from srquant.support.files import require_apart, require_writable
     from srquant.support.settings import override
 
     kind = network_named(network.lower())
     if kind.name in ("custom", "spandrel"):
         raise ArgumentError(f"{network} cannot be trained by name; choose edsr, rdn, srresnet, msrresnet or swinir")
-    if output.suffix != ".safetensors":
-        raise ArgumentError(f"--output {output}: weights are written as .safetensors files; give a name that ends so")
     recipe = Recipe(replace(kind.Config(), scale=scale), TrainingConfig(steps=steps, seed=seed))
     recipe = override(recipe, set_ or ())
-    for ending in (".safetensors", ".state", ".png", ".json"):
-        require_apart(output.with_suffix(ending), data, below=True)
-    require_writable(output)
+    require_output(output, "weights", (".safetensors", ".state", ".png", ".json"), data, below=True)
     photographs = Photographs.of(data, scale, recipe.training.patch)
     torch.manual_seed(seed)
     state = output.with_suffix(".state")

@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device, EngineOption, ModelPath, Threads, ValueRange
+from srquant.cli.options import ModelOptions, grouped
 
 
+@grouped
 def upscale(
-    model: ModelPath,
+    model: ModelOptions,
     input: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, or a folder (with all folders in it).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A picture, or a folder if INPUT is one.")],
     tile: Annotated[int, typer.Option(help="Computed at once, in LR pixels; smaller needs less memory.")] = 192,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone that are there already.")
     ] = False,
-    value_range: ValueRange = None,
-    device: Device = "auto",
-    engine: EngineOption = None,
-    threads: Threads = None,
 ) -> None:
     """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP; gray, transparency, 16 bits and colour profiles are kept.
 
@@ -33,13 +30,11 @@ def upscale(
     [bold]srquant upscale edsr_x4_w8a8.onnx album/ -o album_x4/ --engine openvino[/bold]
     """
     from srquant import upscale as run
-    from srquant.cli.opening import open_any
     from srquant.support.errors import ImageError
     from srquant.support.files import require_apart
 
-    require_apart(output, model)
-    opened = open_any(model, value_range, engine, threads)
-    done = run(opened, input, output, tile=tile, skip_existing=skip_existing, device=device)
+    require_apart(output, model.model)
+    done = run(model.open(), input, output, tile=tile, skip_existing=skip_existing, device=model.device)
     skipped = f", {len(done.skipped)} were there already" if done.skipped else ""
     print(f"wrote {len(done.written)} picture{'s' if len(done.written) != 1 else ''}{skipped}")
     if done.failed:
