@@ -35,6 +35,8 @@ def shrink_8bit(image: Tensor, scale: int, border: Border = "replicate") -> Tens
     height, width = image.shape[-2:]
     if height % scale or width % scale:
         raise ArgumentError(f"an image of {width}x{height} is not a multiple of scale={scale}; crop it first")
+    if scale == 1:
+        return image
     values = image.to(torch.float64)
     for axis in (-2, -1):
         values = _resample(values, axis, 1 / scale, border).add_(0.5).floor_().clamp_(0, 255)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from srquant.images.bicubic import crop_to_multiple, shrink_8bit
-from srquant.images.reading import list_images, read_picture, read_size
+from srquant.images.pairs import Pair
+from srquant.images.reading import list_images, read_size
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.settings import Seed, check
 from srquant.support.tensors import planes
@@ -116,7 +116,8 @@ class Calibration:
         draw = np.random.default_rng((self.seed, turn, place, 1))
         top = int(draw.integers(height - self.size + 1))
         left = int(draw.integers(width - self.size + 1))
-        pixels = _read_low(self.images[chosen], self.shrink)[top : top + self.size, left : left + self.size]
+        low, _ = Pair(self.images[chosen], None, self.shrink).read()
+        pixels = low[top : top + self.size, left : left + self.size]
         if draw.integers(2):
             pixels = pixels[:, ::-1]
         return np.ascontiguousarray(np.rot90(pixels, int(draw.integers(4))))
@@ -172,10 +173,3 @@ def _open(folder: Path, count: int, size: int | None, seed: int, shrink: int) ->
     wanted = _USUAL_PATCH if size is None else size
     fitting = min(wanted, most)
     return Calibration(tuple(images), tuple((h, w) for h, w in sizes), count, fitting, seed, shrink, wanted)
-
-
-def _read_low(path: Path, shrink: int) -> NDArray[np.uint8]:
-    pixels = read_picture(path).rgb8()
-    if shrink == 1:
-        return pixels
-    return shrink_8bit(crop_to_multiple(planes(pixels), shrink), shrink).permute(1, 2, 0).numpy()

@@ -18,7 +18,7 @@ from srquant.support.tensors import planes
 
 @dataclass(frozen=True)
 class Pair:
-    """One image of a benchmark. ``low`` is None where the LR image is made from ``high``."""
+    """One image of a benchmark. ``low`` is None where the LR image is made from ``high``, which is it at scale 1."""
 
     high: Path
     low: Path | None

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.images.bicubic import crop_to_multiple, shrink_8bit
-from srquant.images.reading import list_images, read_picture, read_size
+from srquant.images.pairs import Pair
+from srquant.images.reading import list_images, read_size
 from srquant.support.errors import ImageError
-from srquant.support.tensors import as_tensor, planes
+from srquant.support.tensors import as_tensor
 
 Both = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -63,10 +63,8 @@ class Photographs:
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
-        pixels = planes(read_picture(path).rgb8())
-        high = crop_to_multiple(pixels, self.scale).contiguous()
-        both = shrink_8bit(high, self.scale).numpy(), high.numpy()
-        self._cache[path] = both
+        low, high = (np.ascontiguousarray(pixels.transpose(2, 0, 1)) for pixels in Pair(path, None, self.scale).read())
+        both = self._cache[path] = low, high
         while (
             len(self._cache) > 1
             and sum(low.nbytes + high.nbytes for low, high in self._cache.values()) > self.cache_bytes
