@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from srquant.analysis.figures import save_figure, write_csv
 from srquant.learning.trainer import Point
 from srquant.model.record import Record
 from srquant.support.errors import ArgumentError
@@ -33,8 +33,7 @@ def write_curve(output: Path, curve: Sequence[Point]) -> None:
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    with replacing(output.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, dpi=120, metadata={"Software": None})
+    save_figure(figure, output.with_suffix(".png"), dpi=120)
     with replacing(output.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps([to_json(point) for point in curve], indent=1) + "\n")
 
@@ -71,12 +70,8 @@ def draw_learning(output: Path, records: Mapping[str, Record]) -> None:
         axes.set_yscale("log")
         axes.grid(alpha=0.3, which="both")
         axes.legend(fontsize=8)
-    with replacing(output) as temporary:
-        figure.savefig(temporary, dpi=120, metadata={"Software": None})
-    with replacing(output.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("model", "epoch", "stage", "part", "loss"))
-        writer.writerows(rows)
+    save_figure(figure, output, dpi=120)
+    write_csv(output, ("model", "epoch", "stage", "part", "loss"), rows)
 
 
 def _losses(epoch: Mapping[str, Any]) -> list[tuple[int, str, str, float]]:

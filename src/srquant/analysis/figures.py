@@ -54,9 +54,9 @@ def draw_sensitivity(output: Path, result: Sensitivity, *, ordered: bool = False
         fontsize=9,
     )
     axes.grid(axis="y", alpha=0.3)
-    _save(figure, output)
+    save_figure(figure, output)
     rows = [(name, f"{result.layers[name]:.4f}", f"{drop:.4f}") for name, drop in zip(names, drops, strict=True)]
-    _write_csv(output, ("layer", "psnr", "loss"), rows)
+    write_csv(output, ("layer", "psnr", "loss"), rows)
 
 
 def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
@@ -106,9 +106,9 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
         axes.set_xticks(range(len(layers)), layers if number == 2 else [""] * len(layers), rotation=90, fontsize=5)
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(axis="y", alpha=0.3)
-    _save(figure, output)
+    save_figure(figure, output)
     header = ("layer", "sample", "lower", "upper", "mean", "deviation", "skewness", "breakpoint")
-    _write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
+    write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
 
 
 def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
@@ -149,10 +149,10 @@ def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, output)
+    save_figure(figure, output)
     header = ("model", "tensor", "kind", "bits", "lower", "upper", "lower_percentile", "upper_percentile")
     table = [(*(getattr(row, name) for name in header[:6]), row.below, 100 - row.above) for row in rows]
-    _write_csv(output, header, table)
+    write_csv(output, header, table)
 
 
 def draw_outliers(
@@ -175,7 +175,7 @@ def draw_outliers(
         title = f"{100 * row.share:g} % clipped" if row.share else "float"
         panels.append(Panel(_cut(row.pixels, window), (title, f"{row.psnr:.2f} dB", f"colours {row.shift:.1f} off")))
     write_picture(output, Picture(side_by_side(panels, zoom), Layout()))
-    _write_csv(output, ("share", "psnr", "delta_e"), [(r.share, f"{r.psnr:.4f}", f"{r.shift:.4f}") for r in results])
+    write_csv(output, ("share", "psnr", "delta_e"), [(r.share, f"{r.psnr:.4f}", f"{r.shift:.4f}") for r in results])
 
 
 def draw_comparison(
@@ -215,12 +215,14 @@ def _skewness(rows: Sequence[Distribution], place: int) -> Iterable[tuple[list[f
     return [([place], [row.skewness]) for row in rows]
 
 
-def _save(figure: Figure, output: Path) -> None:
+def save_figure(figure: Figure, output: Path, dpi: int = 150) -> None:
+    """Write a figure, all or nothing."""
     with replacing(output) as temporary:
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, dpi=dpi, metadata={"Software": None})
 
 
-def _write_csv(output: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(output: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write the numbers of a figure beside it, ``.csv``, all or nothing."""
     with replacing(output.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
