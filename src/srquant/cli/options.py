@@ -171,9 +171,9 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class FewPatches(CalibrationOptions):
-    """Calibration patches of which every value is looked at."""
+    """Calibration patches of which every value is counted: few unless more are asked for."""
 
-    patches: Annotated[int, typer.Option(help="Patches whose values are counted, one by one or together.")] = 8
+    patches: Annotated[int, typer.Option(help="Patches whose activations are counted.")] = 8
 
 
 @dataclass(frozen=True)
