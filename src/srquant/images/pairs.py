@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from srquant.images.bicubic import Border, crop_to_multiple, shrink_8bit
 from srquant.images.reading import list_images, read_picture, read_size
+from srquant.support.digests import digest_of_pictures, digest_of_settings
 from srquant.support.errors import ImageError
 from srquant.support.files import is_folder
 from srquant.support.tensors import planes
@@ -54,6 +55,16 @@ class PairFolder:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def digest(self) -> str:
+        """Tells this data set from all others, by the contents of its files and how LR is made from them.
+
+        Raises:
+            ImageError: A file cannot be read.
+        """
+        files = [path for pair in self.pairs for path in (pair.high, pair.low) if path is not None]
+        made = [[pair.low is None, pair.scale, pair.border] for pair in self.pairs]
+        return digest_of_settings(digest_of_pictures(files), made)
 
 
 def find_pairs(folder: Path, scale: int, border: Border = "replicate") -> list[PairFolder]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srquant.images.pairs import Pair
 from srquant.images.reading import list_images, read_size
+from srquant.support.digests import digest_of_pictures, digest_of_settings
 from srquant.support.errors import ImageError
 from srquant.support.tensors import as_tensor
 
@@ -56,6 +57,10 @@ class Photographs:
         if not train:
             raise ImageError(f"{len(self.images)} images are too few to hold out {count} for validation")
         return Photographs(train, self.scale, self.cache_bytes), Photographs(kept, self.scale, self.cache_bytes)
+
+    def digest(self) -> str:
+        """Tells these photographs from all others, by the contents of the files."""
+        return digest_of_settings(digest_of_pictures(self.images), self.scale)
 
     def read(self, index: int) -> Both:
         """LR and HR of an image, uint8, ``3 h w``."""
