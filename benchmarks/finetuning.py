@@ -59,7 +59,7 @@ def steps(model: Model, patches: Calibration, pairs: int, precision: str) -> dic
         network.zero_grad()
 
     def timed(run: finetuning._Run) -> dict[str, float]:
-        stage = run.stages[run.step // run.batches % len(run.stages)].name
+        stage = run.stages[run.step // run.draws.batches % len(run.stages)].name
         if all(len(seconds.get(s.name, ())) > pairs for s in run.stages):
             raise Enough
         start = time.perf_counter()

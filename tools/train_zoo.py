@@ -35,7 +35,8 @@ from srquant.analysis.curves import write_curve
 from srquant.api import describe_device, pick_device
 from srquant.images.reading import list_images, read_picture
 from srquant.learning.photographs import Photographs
-from srquant.learning.trainer import Recipe, TrainingConfig, train
+from srquant.learning.settings import TrainingConfig
+from srquant.learning.trainer import Recipe, train
 from srquant.networks import SRNetwork
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.opening import save_network
@@ -46,7 +47,6 @@ from srquant.support.errors import ArgumentError, ImageError, SrquantError, Unkn
 from srquant.support.files import replacing, require_writable
 from srquant.support.memory import keep_freed_memory
 
-_SAVE_MINUTES = 2.0
 _SMALL_FILE = 1.0
 """Bytes a pixel, up to which a file is smaller than anything lossless made of it, and is taken as it is."""
 
@@ -63,7 +63,7 @@ class Entry:
 
 def _steps(**fields: Any) -> TrainingConfig:
     """More steps than any time allows: the clock ends the run."""
-    return TrainingConfig(steps=1_000_000, save_every=1_000_000, save_minutes=_SAVE_MINUTES, **fields)
+    return TrainingConfig(steps=1_000_000, **fields)
 
 
 _LIGHT = _steps(batch=32, patch=64, learning_rate=5e-4)
@@ -214,9 +214,7 @@ def _tiny(entry: Entry) -> Entry:
         "growth": 8,
     }
     fields = {name: value for name, value in small.items() if hasattr(entry.network, name)}
-    training = replace(
-        entry.training, batch=2, patch=16, warmup=2, validation=1, validation_every=5, save_every=5, save_minutes=0.01
-    )
+    training = replace(entry.training, batch=2, patch=16, warmup=2, validation=1, validation_every=5)
     return replace(entry, network=replace(entry.network, **fields), training=training)
 
 

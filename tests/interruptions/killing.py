@@ -6,6 +6,7 @@ run (:mod:`multiprocessing`'s ``forkserver``); it runs nothing itself, so no thr
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -25,15 +26,15 @@ from PIL import Image
 
 import srquant.analysis.benchmark
 import srquant.analysis.curves
+import srquant.learning.state
 import srquant.learning.trainer
 from srquant.cli import main as cli
-from srquant.learning import finetuning as finetune
 from srquant.quantizers.numerics import kernels
 
 _LOADED = (matplotlib.figure, png, tifffile, torch._dynamo, kernels)
 """Imported here so that no run has to do it."""
 _SAVE_EVERY = 3
-"""Steps of finetuning between two savings; fifty would be more than the whole run of a small network."""
+"""Steps between two savings; a minute would be longer than the whole run of a small network."""
 _PATIENCE = 120
 """Seconds after which a run is taken for hanging."""
 
@@ -90,7 +91,9 @@ def run(words: Sequence[object], log: Path, moment: Moment | None = None) -> Run
 
 def _run(words: list[str], log: Path, counted: Path, moment: Moment | None) -> None:
     _count_renamings(counted, moment)
-    finetune._SAVE_EVERY = _SAVE_EVERY
+    # A clock that every look at moves on by a second: a step looks once.
+    srquant.learning.state.time = SimpleNamespace(monotonic=itertools.count().__next__)
+    srquant.learning.state.SAVE_EVERY = _SAVE_EVERY
     # Tables and curves hold seconds, which no two runs have in common.
     srquant.analysis.benchmark.time = SimpleNamespace(perf_counter=lambda: 0.0)
     srquant.learning.trainer.time = SimpleNamespace(monotonic=lambda: 0.0)

@@ -26,7 +26,6 @@ TRAINING = (
     "training.patch=12",
     "training.validation=1",
     "training.validation_every=20",
-    "training.save_every=5",
 )
 SETTINGS = tuple(word for pair in TRAINING for word in ("--set", pair))
 COMMANDS: dict[str, tuple[object, ...]] = {

@@ -1,25 +1,30 @@
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.conftest import run_in_two_processes, write_png
 
 from srquant.images.metrics import psnr
+from srquant.learning import state as states
 from srquant.learning import trainer
 from srquant.learning.photographs import Photographs
-from srquant.learning.trainer import Trained, TrainingConfig, train
+from srquant.learning.settings import TrainingConfig
+from srquant.learning.state import StateFile
+from srquant.learning.trainer import Trained, train
+from srquant.learning.weights import Weights
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
 from srquant.support.errors import ArgumentError, ImageError, TrainingError
 from srquant.support.processes import Processes
 
 CPU = torch.device("cpu")
-CONFIG = TrainingConfig(
-    steps=6, batch=4, patch=16, warmup=2, validation=1, validation_every=3, save_every=2, learning_rate=1e-3
-)
+CONFIG = TrainingConfig(steps=6, batch=4, patch=16, warmup=2, validation=1, validation_every=3, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +68,18 @@ def test_a_killed_run_goes_on_to_the_same_curve(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     whole = run(photos, tmp_path / "whole")
-    learn, count = trainer._Run._learn, iter(range(100))
+    learn = Weights.learn
 
-    def learn_until_killed(self, low, high):
-        if next(count) == killed_at:
+    def learn_until_killed(self, low, high, rate, step):
+        if step == killed_at:
             raise KeyboardInterrupt
-        return learn(self, low, high)
+        return learn(self, low, high, rate, step)
 
-    monkeypatch.setattr(trainer._Run, "_learn", learn_until_killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Weights, "learn", learn_until_killed)
+        patched.setattr(states, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+        patched.setattr(states, "SAVE_EVERY", 2)
         run(photos, tmp_path / "cut")
-    monkeypatch.undo()
     assert (tmp_path / "cut").exists() == (killed_at >= 2)
     assert same(run(photos, tmp_path / "cut"), whole)
 
@@ -89,19 +95,20 @@ def test_batch_normalisations_are_averaged_and_kept(photos: Path, tmp_path: Path
 def test_a_run_ends_with_its_time(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves ten seconds a step: a minute holds six steps, and the learning rate falls to its end."""
     rates: list[float] = []
-    learn, now = trainer._Run._learn, [0.0]
+    learn, now = Weights.learn, [0.0]
 
-    def ticking(self, low, high):
+    def ticking(self, low, high, rate, step):
         now[0] += 10.0
-        rates.append(self._learning_rate())
-        return learn(self, low, high)
+        rates.append(rate)
+        return learn(self, low, high, rate, step)
 
-    monkeypatch.setattr(trainer._Run, "_learn", ticking)
+    monkeypatch.setattr(Weights, "learn", ticking)
     monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
-    config = replace(CONFIG, steps=1000, warmup=1, minutes=1.0, save_every=1000, save_minutes=0.4)
+    monkeypatch.setattr(states, "SAVE_EVERY", 24)
+    config = replace(CONFIG, steps=1000, warmup=1, minutes=1.0)
     saved: list[int] = []
-    save = trainer._Run.save
-    monkeypatch.setattr(trainer._Run, "save", lambda self: (saved.append(self.step), save(self)))
+    save = StateFile.save
+    monkeypatch.setattr(StateFile, "save", lambda self, step, *others: (saved.append(step), save(self, step, *others)))
     trained = run(photos, tmp_path / "s", config)
     assert len(rates) == 6
     assert trained.curve[-1].step == 6
@@ -113,28 +120,54 @@ def test_a_run_ends_with_its_time(photos: Path, tmp_path: Path, monkeypatch: pyt
     assert all(torch.equal(value, weights(again)[key]) for key, value in weights(trained).items())
 
 
-@pytest.mark.parametrize("fields", [{"minutes": 0.0}, {"save_minutes": -1.0}])
-def test_bad_times(fields: dict[str, float]) -> None:
+@pytest.mark.parametrize("minutes", [0.0, -1.0])
+def test_bad_times(minutes: float) -> None:
     with pytest.raises(ArgumentError, match=r"minutes=\S+ is outside \(0, "):
-        TrainingConfig(**fields)
+        TrainingConfig(minutes=minutes)
 
 
-def test_another_configuration_does_not_go_on(photos: Path, tmp_path: Path) -> None:
+def refused(other: str) -> pytest.RaisesExc[TrainingError]:
+    return pytest.raises(TrainingError, match=rf"of training on edsr \(step 6 of 6\), with another {other}; give")
+
+
+def test_another_run_does_not_go_on(photos: Path, tmp_path: Path) -> None:
     run(photos, tmp_path / "s")
-    with pytest.raises(TrainingError, match="unfinished run of another configuration"):
+    with refused("configuration of the training"):
         run(photos, tmp_path / "s", replace(CONFIG, batch=2))
+    with refused("start"):
+        train(
+            EDSR(EDSRConfig(scale=2, channels=8, blocks=1, value_range=1.0)),
+            Photographs.of(photos, 2, CONFIG.patch),
+            CONFIG,
+            tmp_path / "s",
+            CPU,
+        )
+
+
+def test_photographs_of_the_same_names_and_sizes_are_told_apart(tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / f"photos/{number}.png", 40, 40, number)
+    run(tmp_path / "photos", tmp_path / "s")
+    write_png(tmp_path / "photos/1.png", 40, 40, 7)
+    with refused("set of photographs"):
+        run(tmp_path / "photos", tmp_path / "s")
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_state(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn, count = trainer._Run._learn, iter(range(100))
-    monkeypatch.setattr(
-        trainer._Run, "_learn", lambda self, a, b: learn(self, a, b) * (torch.nan if next(count) == 4 else 1)
-    )
-    with pytest.raises(TrainingError, match="NaN or infinite before step 6; the last good state is in"):
+    learn = Weights.learn
+
+    def broken(self, low, high, rate, step):
+        return learn(self, low, high, rate, step) * (torch.nan if step == 4 else 1)
+
+    monkeypatch.setattr(Weights, "learn", broken)
+    with pytest.raises(TrainingError, match="NaN or infinite before step 6; lower the learning rate"):
         run(photos, tmp_path / "s")
-    assert torch.load(tmp_path / "s", weights_only=True)["step"] == 4
+    monkeypatch.setattr(states, "SAVE_EVERY", 0)
+    with pytest.raises(TrainingError, match="NaN or infinite before step 5; the last good state is in"):
+        run(photos, tmp_path / "s")
+    assert json.loads((tmp_path / "s").read_bytes().split(b"\n")[0])["step"] == 4
 
 
 def test_half_precision_is_close(photos: Path, tmp_path: Path) -> None:
@@ -194,7 +227,6 @@ def test_two_processes_give_the_result_of_one(run, photos: Path, tmp_path: Path)
         "training.patch=16",
         "training.validation=1",
         "training.validation_every=3",
-        "training.save_every=2",
         "training.learning_rate=0.001",
         "training.warmup=2",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from torch import Tensor
 from srquant import configure
 from srquant.images import Calibration
 from srquant.learning import finetuning
+from srquant.learning import state as states
 from srquant.learning.feature_distance import normalised_distance
 from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
+from srquant.methods.base import ObservationSettings
 from srquant.methods.oaptq import sensitivities
 from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.model import Model, load
@@ -275,7 +278,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     tiny: Model, patches: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     method, state = OAPTQ(bits=4, finetuning=SHORT), tmp_path / "run.state"
-    monkeypatch.setattr(finetuning, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(states, "SAVE_EVERY", 0)
     straight = method.quantize(tiny, patches).save(tmp_path / "a.safetensors")
     learn, steps = finetuning._Run.learn, 0
 
@@ -294,30 +297,79 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert again.read_bytes() == straight.read_bytes()
 
 
-def test_a_state_of_another_run_is_refused(tiny: Model, patches: Calibration, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(finetuning, "_SAVE_EVERY", 1)
-    state = tmp_path / "run.state"
-    OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
-    others = (
+@pytest.fixture
+def kept(tiny: Model, patches: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state of a run of :data:`SHORT`, at its last step."""
+    monkeypatch.setattr(states, "SAVE_EVERY", 0)
+    OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, tmp_path / "run.state")
+    return tmp_path / "run.state"
+
+
+def refused(other: str) -> pytest.RaisesExc[FinetuningError]:
+    return pytest.raises(
+        FinetuningError, match=rf"an unfinished run of oaptq on tiny \(step 8 of 9\), with another {other}"
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
         OAPTQ(bits=4, finetuning=replace(SHORT, rate=0.5)),
         OAPTQ(bits=3, finetuning=SHORT),
         OAPTQ(bits=4, finetuning=SHORT, sensitivity="uniform"),
         OAPTQ(bits=4, finetuning=SHORT, learning="absolute"),
         OAPTQ(bits=4, finetuning=SHORT, edges="none"),
-    )
-    for other in others:
-        with pytest.raises(FinetuningError, match="unfinished run of another configuration"):
-            other.quantize(tiny, patches, state)
+        OAPTQ(bits=4, finetuning=SHORT, share=0.98),
+        OAPTQ(bits=4, finetuning=SHORT, observation=ObservationSettings(momentum=0.5)),
+    ],
+)
+def test_a_state_of_another_configuration_is_refused(
+    tiny: Model, patches: Calibration, kept: Path, other: OAPTQ
+) -> None:
+    with refused("configuration of the method"):
+        other.quantize(tiny, patches, kept)
+
+
+def test_a_state_of_another_network_is_refused(tiny: Model, patches: Calibration, kept: Path) -> None:
+    with pytest.raises(FinetuningError, match=r"of oaptq on tiny .* not of oaptq on other"):
+        OAPTQ(bits=4, finetuning=SHORT).quantize(Model(tiny.network, "other"), patches, kept)
     with torch.no_grad():
         tiny.network.get_submodule("tail.1").weight[0, 0, 0, 0] += 1e-3
-    with pytest.raises(FinetuningError, match="unfinished run of another configuration"):
-        OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
+    with refused("float network"):
+        OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, kept)
+
+
+def test_a_state_of_other_pictures_is_refused(tiny: Model, tmp_path: Path, kept: Path) -> None:
+    """Though the files have the names and sizes of those before."""
+    for number, seed in enumerate((0, 1)):
+        write_png(tmp_path / f"low/{number}.png", 24, 28, seed)
+    method = OAPTQ(bits=4, finetuning=SHORT)
+    kept.unlink()
+    method.quantize(tiny, Calibration.from_low_resolution(tmp_path / "low", count=5, size=16), kept)
+    write_png(tmp_path / "low/1.png", 24, 28, 2)
+    patches = Calibration.from_low_resolution(tmp_path / "low", count=5, size=16)
+    with refused("set of calibration patches"):
+        method.quantize(tiny, patches, kept)
+
+
+def test_a_state_of_another_start_is_refused(
+    tiny: Model, patches: Calibration, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bound that is observed otherwise, as by a mended way of measuring it."""
+    measure = OAPTQ.measure
+
+    def other(method: OAPTQ, rows: Tensor) -> dict[str, Tensor]:
+        return {name: value * (1 + 1e-6) for name, value in measure(method, rows).items()}
+
+    monkeypatch.setattr(OAPTQ, "measure", other)
+    with refused("start"):
+        OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, kept)
 
 
 def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(
     tiny: Model, patches: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning, "_SAVE_EVERY", 1)
+    monkeypatch.setattr(states, "SAVE_EVERY", 0)
     state, constrain = tmp_path / "run.state", PiecewiseLinear.constrain
     calls = 0
 
@@ -331,7 +383,7 @@ def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(
     monkeypatch.setattr(PiecewiseLinear, "constrain", broken)
     with pytest.raises(FinetuningError, match=r"output of body\.0\.body\.2 became NaN .* lower the learning rate"):
         OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
-    assert torch.load(state, weights_only=True)["step"] == 3
+    assert json.loads(state.read_bytes().split(b"\n")[0])["step"] == 3
 
 
 def test_half_precision_is_close(tiny: Model, patches: Calibration) -> None:

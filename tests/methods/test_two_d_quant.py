@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from srquant.api import configure
 from srquant.images import Calibration
 from srquant.learning import finetuning
+from srquant.learning import state as states
+from srquant.learning.comparison import Comparison
 from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
-from srquant.learning.stages import Stage
+from srquant.learning.teacher import Teacher
 from srquant.methods import DOBI, Method, TwoDQuant
 from srquant.methods.steps.observe import observe_at_once
 from srquant.methods.steps.plan import make_plan
@@ -394,13 +397,13 @@ def test_a_run_of_steps_has_a_short_curve(swinir: Model, patches: Calibration, s
 
 def test_batches_run_on_over_the_end_of_a_pass(swinir: Model, patches: Calibration, monkeypatch) -> None:
     drawn: list[list[int]] = []
-    gradients = finetuning._Run._gradients
+    gradients = Comparison.gradients
 
-    def watch(run: finetuning._Run, stage: Stage, indices: list[int]) -> dict[str, float]:
+    def watch(comparison: Comparison, learned: Sequence[nn.Parameter], indices: list[int]) -> dict[str, float]:
         drawn.append(indices)
-        return gradients(run, stage, indices)
+        return gradients(comparison, learned, indices)
 
-    monkeypatch.setattr(finetuning._Run, "_gradients", watch)
+    monkeypatch.setattr(Comparison, "gradients", watch)
     TwoDQuant(bits=4, finetuning=replace(FEW, steps=5, batch=7)).quantize(swinir, patches)
     assert [len(batch) for batch in drawn] == [7] * 5
     stream = [index for batch in drawn for index in batch]
@@ -413,14 +416,14 @@ def test_the_size_of_the_cache_changes_no_byte(
     swinir: Model, patches: Calibration, tmp_path: Path, monkeypatch
 ) -> None:
     calls = 0
-    run = finetuning._Run._run
+    run = Comparison.outputs
 
-    def counting(self: finetuning._Run, network: nn.Module, images: Tensor) -> Outputs:
+    def counting(self: Comparison, network: nn.Module, images: Tensor) -> Outputs:
         nonlocal calls
         calls += network is self.teacher
         return run(self, network, images)
 
-    monkeypatch.setattr(finetuning._Run, "_run", counting)
+    monkeypatch.setattr(Comparison, "outputs", counting)
     files: dict[str, bytes] = {}
     passes: dict[str, int] = {}
     one = (3 * 48 * 48 + 2 * 12 * 24 * 24) * 4  # bytes of a patch's image and two taps
@@ -429,13 +432,13 @@ def test_the_size_of_the_cache_changes_no_byte(
         calls = 0
         with monkeypatch.context() as patched:
             if room is not None:
-                make = finetuning.Teacher.__init__
+                make = Teacher.__init__
 
                 def small(self, run, cache, room: int = room, make=make) -> None:
                     make(self, run, cache)
                     self._room = room
 
-                patched.setattr(finetuning.Teacher, "__init__", small)
+                patched.setattr(Teacher, "__init__", small)
             model = TwoDQuant(bits=4, finetuning=settings).quantize(swinir, patches)
         passes[name] = calls
         assert model.record is not None
@@ -455,29 +458,29 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
     in whichever direction it was rounded.
     """
     sizes: list[int] = []
-    run, gradients = finetuning._Run._run, finetuning._Run._gradients
-    first: list[Tensor] = []
+    run, gradients = Comparison.outputs, Comparison.gradients
+    first: dict[Comparison, Tensor] = {}
 
-    def one_by_one(self: finetuning._Run, network: nn.Module, images: Tensor) -> Outputs:
+    def one_by_one(self: Comparison, network: nn.Module, images: Tensor) -> Outputs:
         """Sums over a larger batch round otherwise, and a code that tips for it would hide what chunks do."""
         sizes.append(len(images))
         found = [run(self, network, image) for image in images.split(1)]
         features = {name: torch.cat([row.features[name] for row in found]) for name in found[0].features}
         return Outputs(torch.cat([row.images for row in found]), features)
 
-    def kept(self: finetuning._Run, stage: Stage, indices: list[int]) -> dict[str, float]:
-        parts = gradients(self, stage, indices)
-        if self.step == 0:
-            first.append(torch.cat([p.grad.flatten() for p in self.mover.active(stage) if p.grad is not None]))
+    def kept(self: Comparison, learned: Sequence[nn.Parameter], indices: list[int]) -> dict[str, float]:
+        parts = gradients(self, learned, indices)
+        if self not in first:
+            first[self] = torch.cat([p.grad.flatten() for p in learned if p.grad is not None])
         return parts
 
-    monkeypatch.setattr(finetuning._Run, "_run", one_by_one)
-    monkeypatch.setattr(finetuning._Run, "_gradients", kept)
+    monkeypatch.setattr(Comparison, "outputs", one_by_one)
+    monkeypatch.setattr(Comparison, "gradients", kept)
     whole = learned.quantize(swinir, patches)
     sizes.clear()
     cut = replace(learned, finetuning=replace(FEW, batch=4, chunk=3, cache=None)).quantize(swinir, patches)
     assert sizes == [3, 3, 1, 1] * 6, "teacher and student, three patches and the fourth"
-    at_once, in_chunks = first
+    at_once, in_chunks = first.values()
     assert float(at_once.abs().max()) > 0
     assert float((at_once - in_chunks).norm()) < 1e-5 * float(at_once.norm())
     found, expected = bounds_of(cut), bounds_of(whole)
@@ -494,7 +497,7 @@ def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
     swinir: Model, patches: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, state = TwoDQuant(bits=4, finetuning=FEW), tmp_path / "run.state"
-    monkeypatch.setattr(finetuning, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(states, "SAVE_EVERY", 0)
     straight = method.quantize(swinir, patches).save(tmp_path / "a.safetensors")
     learn = finetuning._Run.learn
 
@@ -512,14 +515,8 @@ def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
     assert (
         method.quantize(swinir, patches, state).save(tmp_path / "b.safetensors").read_bytes() == straight.read_bytes()
     )
-    with pytest.raises(FinetuningError, match="another configuration"):
+    with pytest.raises(FinetuningError, match=r"of 2dquant on .* another configuration"):
         replace(method, finetuning=replace(FEW, steps=7)).quantize(swinir, patches, state)
-
-
-def test_states_of_earlier_versions_are_still_resumed() -> None:
-    """Fields that came later and are not set do not enter a run's identity."""
-    known = {"epochs", "batch", "rate", "schedule", "decay", "beta1", "beta2", "precision", "seed"}
-    assert {name for name, value in vars(LearningSettings()).items() if value is not None} == known
 
 
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"chunk": 0}, {"cache": -1}])

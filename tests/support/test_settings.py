@@ -10,8 +10,7 @@ import pytest
 from pydantic import Field
 
 from srquant.engines.exported import Contract
-from srquant.learning.settings import LearningSettings
-from srquant.learning.trainer import TrainingConfig
+from srquant.learning.settings import LearningSettings, TrainingConfig
 from srquant.methods import OAPTQ, PLQ, SRQuant, all_methods
 from srquant.methods.base import ObservationSettings
 from srquant.model.record import Kept

@@ -43,7 +43,8 @@ def train(
     from srquant.analysis.curves import write_curve
     from srquant.api import describe_device, pick_device
     from srquant.learning.photographs import Photographs
-    from srquant.learning.trainer import Recipe, TrainingConfig
+    from srquant.learning.settings import TrainingConfig
+    from srquant.learning.trainer import Recipe
     from srquant.learning.trainer import train as run
     from srquant.networks import network_named
     from srquant.networks.opening import save_network

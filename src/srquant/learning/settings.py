@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from srquant.support.settings import Checked, Seed
+
+Steps = Annotated[int, Field(ge=1, le=10_000_000)]
+Minutes = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,34 @@ class LearningSettings(Checked):
     """MiB for what the float network gives: kept for as many patches as fit, computed again for the others. A number,
     whatever it is, gives the same bytes: the float network then works on one patch at a time. None lets it work on
     the batches of the quantized one and keeps nothing."""
+
+    def deciding(self) -> LearningSettings:
+        """The same but for what changes no result, the size of the cache."""
+        return self if self.cache is None else replace(self, cache=0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """How to train. The defaults suit small networks; EDSR's paper uses lr 1e-4, batch 16, LR patches of 48."""
+
+    steps: Steps = 100_000
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Crops of a step, over all processes."""
+    patch: Annotated[int, Field(ge=1, le=4096)] = 48
+    """Height and width of an LR crop."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    """At the start; a cosine takes it to a hundredth."""
+    warmup: Annotated[int, Field(ge=0, le=10_000_000)] = 500
+    """Steps over which the learning rate rises linearly at the start."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights, which is what is validated and kept."""
+    validation: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Photographs held out of training; their PSNR is shown, never used to choose anything."""
+    validation_every: Steps = 2_000
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the forward pass; auto is bf16 on a GPU and float32 elsewhere. CPUs with AMX train faster in bf16."""
+    seed: Seed = 0
+    minutes: Minutes | None = None
+    """The run also ends when its stretches have taken so long together; the learning rate then falls with the clock.
+    Such a run does not repeat bit by bit."""

@@ -52,17 +52,15 @@ class Mover:
         betas = (settings.beta1, settings.beta2)
         self.adam = torch.optim.Adam([{"params": [leaf]} for leaf in self._leaves.values()], settings.rate, betas)
 
-    def active(self, stage: Stage) -> list[nn.Parameter]:
-        """The parameters that a stage learns."""
-        return [parameter for group in stage.groups for parameter in group.parameters.values()]
-
-    def activate(self, stage: Stage) -> None:
-        """Ask for gradients of these parameters and no others."""
+    def activate(self, stage: Stage) -> list[nn.Parameter]:
+        """Ask for gradients of the parameters that a stage learns, and no others; give them."""
         for parameter in self.parameters.values():
             parameter.grad = None
             parameter.requires_grad_(False)
-        for parameter in self.active(stage):
+        active = [parameter for group in stage.groups for parameter in group.parameters.values()]
+        for parameter in active:
             parameter.requires_grad_()
+        return active
 
     @torch.no_grad()
     def move(self, stage: Stage, rate: float) -> None:

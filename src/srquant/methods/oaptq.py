@@ -29,6 +29,7 @@ from srquant.methods.steps.finish import finish
 from srquant.methods.steps.observe import observe_ranges
 from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.methods.steps.plan import make_plan
+from srquant.methods.steps.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
@@ -123,7 +124,8 @@ class OAPTQ(PLQ):
         layers = build_layers(plan, bounds, self, self.activation_quantizer)
         student = swap(plan.network, layers)
         loss = SensitivityLoss(sensitivities(sizes.deviations(), self.sensitivity), self.reconstruction)
-        curve = finetune(student, plan.network, calibration, self.stages(layers), loss, self.finetuning, state)
+        kept = unfinished(state, self, self.finetuning, model)
+        curve = finetune(student, plan.network, calibration, self.stages(layers), loss, self.finetuning, kept)
         return finish(model, plan, layers, self, calibration, curve)
 
     def range(self, bits: int) -> Range:

@@ -25,6 +25,7 @@ from srquant.methods.steps.image_offsets import image_offsets
 from srquant.methods.steps.observe import Observed, observe_ranges
 from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.methods.steps.plan import Plan, make_plan
+from srquant.methods.steps.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
@@ -101,7 +102,8 @@ class SRQuant(Method):
         student = swap(plan.network, layers)
         loss = OutputAndFeatures(plan.network.taps, self.features)
         stages = self._stages(layers, sizes)
-        curve = finetune(student, plan.network, calibration, stages, loss, self.finetuning, state) if stages else ()
+        kept = unfinished(state, self, self.finetuning, model)
+        curve = finetune(student, plan.network, calibration, stages, loss, self.finetuning, kept) if stages else ()
         return finish(model, plan, layers, self, calibration, curve)
 
     def _range(self, bits: int) -> Range:

@@ -26,6 +26,7 @@ from srquant.methods.steps.build import build_layers
 from srquant.methods.steps.finish import finish
 from srquant.methods.steps.observe import observe_at_once
 from srquant.methods.steps.plan import Plan, make_plan
+from srquant.methods.steps.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import QuantLayer
 from srquant.model.swapping import swap
@@ -131,7 +132,8 @@ class TwoDQuant(DOBI):
         student = swap(plan.network, layers)
         divided = self.finetuning.batch if self.as_released else None
         loss = DistillationLoss(plan.network.taps, self.features, divided)
-        curve = finetune(student, plan.network, patches, (self.stage(layers),), loss, self.finetuning, state)
+        kept = unfinished(state, self, self.finetuning, model)
+        curve = finetune(student, plan.network, patches, (self.stage(layers),), loss, self.finetuning, kept)
         return finish(model, plan, layers, self, patches, curve)
 
     def stage(self, layers: Mapping[str, QuantLayer]) -> Stage:

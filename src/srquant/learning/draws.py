@@ -1,0 +1,44 @@
+"""Which patches are learned from, and when."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from srquant.learning.settings import LearningSettings
+
+_ROWS = 30
+"""Of the curve, where the length of a run is given in steps."""
+
+
+class Draws:
+    """Which patches each step draws: it depends on the settings and the number of the step alone.
+
+    Args:
+        count: How many patches there are.
+        settings: Say how many steps of how many patches.
+    """
+
+    def __init__(self, count: int, settings: LearningSettings) -> None:
+        self._count, self._settings = count, settings
+        self.batches = -(-count // settings.batch)
+        """Steps of an epoch."""
+        self.total = settings.epochs * self.batches
+        """Steps of the run."""
+        if settings.steps is not None:
+            self.batches, self.total = -(-settings.steps // _ROWS), settings.steps
+
+    def __call__(self, step: int) -> list[int]:
+        """Numbers of the patches of a step, the first being 0."""
+        count, size = self._count, self._settings.batch
+        first = step * size
+        if self._settings.steps is None:
+            epoch, place = divmod(step, self.batches)
+            return self._order(epoch)[place * size : (place + 1) * size]
+        passes = range(first // count, (first + size - 1) // count + 1)
+        drawn = [index for number in passes for index in self._order(number)]
+        return drawn[first % count : first % count + size]
+
+    def _order(self, number: int) -> list[int]:
+        """Of the patches in one pass over them."""
+        order = np.random.default_rng((self._settings.seed, number)).permutation(self._count)
+        return [int(index) for index in order]
