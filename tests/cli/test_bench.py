@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import small_networks
+from tests.conftest import small_networks, write_png
 from tests.images.test_pairs import make_pair
 
 from srquant.analysis import benchmark
@@ -84,6 +84,58 @@ def test_any_methods(run, network: Path, low_images: Path, tmp_path: Path) -> No
     assert "is no table of this command" in run(*words, "-o", out)[2]
     assert "unknown method 'mso'" in run(*words, "--method", "mso", "-o", tmp_path / "b.json")[2]
     assert "give a name that ends so" in run(*words, "-o", tmp_path / "b.md")[2]
+
+
+def test_rows_of_other_inputs_are_measured_anew(
+    run, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though all files have the names and sizes of those before."""
+    low, data, out = tmp_path / "low", tmp_path / "Set5/x4", tmp_path / "table.json"
+    for number in range(2):
+        write_png(low / f"{number}.png", 24, 28, number)
+    measure, measured = benchmark._measure, []
+
+    def counted(name: str, *arguments: object) -> benchmark.BenchmarkRow:
+        measured.append(name)
+        return measure(name, *arguments)
+
+    monkeypatch.setattr(benchmark, "_measure", counted)
+
+    def measured_by(*methods: str) -> list[str]:
+        measured.clear()
+        words = [word for method in methods for word in ("--method", method)]
+        code, _, error = run(
+            "bench", "methods", network, "--calibration", low, "--data", data, "--patches", 2, "-o", out, *words
+        )
+        assert code == 0, error
+        return list(measured)
+
+    def names() -> list[str]:
+        return [row["name"] for row in json.loads(out.read_text())["rows"]]
+
+    both = ["float", "minmax", "mse"]
+    assert measured_by("minmax", "mse") == both
+    assert measured_by("mse", "minmax") == []
+    assert measured_by("minmax", "plq") == ["plq"]
+    assert names() == ["float", "minmax", "plq", "mse"]
+
+    write_png(low / "1.png", 24, 28, 7)
+    assert measured_by("minmax") == ["float", "minmax"]
+    assert names() == ["float", "minmax"], "rows of other inputs do not stand in one table"
+    make_pair(data, "1", 4, seed=1)
+    assert measured_by("minmax") == ["float", "minmax"]
+    weights = torch.load(network)
+    weights["tail.1.bias"] += 1e-3
+    torch.save(weights, network)
+    assert measured_by("minmax") == ["float", "minmax"]
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert measured_by("minmax") == ["float", "minmax"]
+
+    table = json.loads(out.read_text())
+    for row in table["rows"]:
+        del row["identity"]  # as tables of earlier versions are
+    out.write_text(json.dumps(table))
+    assert measured_by("minmax") == ["float", "minmax"]
 
 
 @pytest.mark.parametrize("command", ["oaptq-ablation", "methods"])

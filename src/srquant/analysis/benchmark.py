@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from srquant.analysis.published import all_published
 from srquant.images.calibration import Calibration
 from srquant.images.evaluation import evaluate
 from srquant.images.pairs import PairFolder
+from srquant.learning.identity import digest_of_network
 from srquant.methods import OAPTQ, PLQ, Method, MinMax
 from srquant.model import Model
+from srquant.support.digests import digest_of_settings
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.progress import bar
@@ -35,6 +39,7 @@ class BenchmarkRow:
         seconds: Calibration and finetuning, on this machine.
         share: Of the multiply-adds, those with quantized operands; the others stayed float.
         scores: PSNR in dB, and SSIM in both dialects, for each data set.
+        identity: Digests of all that decides them; a row of other inputs is measured anew.
     """
 
     name: str
@@ -43,6 +48,7 @@ class BenchmarkRow:
     seconds: float
     share: float
     scores: dict[str, dict[str, float]]
+    identity: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def bits(self) -> str:
@@ -118,8 +124,9 @@ def run_benchmark(
 ) -> Benchmark:
     """Quantize a network by several methods and score them all, the float network first.
 
-    Rows that ``output`` holds already, of the same network, calibration and configuration, are not measured again, and
-    a method that learns goes on where it stopped.
+    Rows that ``output`` holds already are not measured again if all that decides them is the same: the weights, the
+    pictures to calibrate and to score on, the configuration, the kind of device and the version of torch. A method
+    that learns goes on where it stopped.
 
     Args:
         model: A float model, on the device to compute on.
@@ -132,13 +139,17 @@ def run_benchmark(
         ArgumentError: ``output`` holds a table of another network or calibration.
     """
     done = _read(output, model.source, calibration.describe(), [folder.name for folder in folders])
+    inputs = _identify(model, calibration, folders)
+    done = [row for row in done if row.identity.items() >= inputs.items()]
     rows: list[BenchmarkRow] = []
     with bar("Methods", len(methods) + 1) as shown:
         for name, method in {"float": None, **methods}.items():
             settings = {} if method is None else cast(dict[str, Any], json.loads(json.dumps(to_json(method))))
-            row = next((row for row in done if (row.name, row.settings) == (name, settings)), None)
+            identity = {**inputs, "configuration": digest_of_settings("" if method is None else method.name, settings)}
+            row = next((row for row in done if (row.name, row.identity) == (name, identity)), None)
             if row is None:
                 row = _measure(name, method, settings, model, calibration, folders, output.with_suffix(".state"))
+                row = replace(row, identity=identity)
             rows.append(row)
             others = [old for old in done if old.name not in {new.name for new in rows}]
             _write(output, Benchmark(model.source, calibration.describe(), (*rows, *others)))
@@ -146,6 +157,17 @@ def run_benchmark(
             shown.note(f"{name}: {row.scores[first]['psnr']:.2f} dB on {first}, {row.seconds:.0f} s")
             shown.advance()
     return Benchmark(model.source, calibration.describe(), tuple(rows))
+
+
+def _identify(model: Model, calibration: Calibration, folders: Sequence[PairFolder]) -> dict[str, str]:
+    """Digests of all that decides the rows, but for what is done in each."""
+    return {
+        "torch": torch.__version__,
+        "device": model.device.type,
+        "network": digest_of_network(model.network),
+        "calibration": calibration.digest(),
+        "data": digest_of_settings([folder.digest() for folder in folders]),
+    }
 
 
 def _measure(
