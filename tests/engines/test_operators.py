@@ -23,6 +23,10 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "conv2d": lambda x: F.conv2d(x, WEIGHT, torch.arange(5.0), stride=2, padding=1, dilation=2),
     "conv2d, same": lambda x: F.conv2d(x, WEIGHT[..., :2, :], padding="same"),
     "conv2d, groups": lambda x: F.conv2d(x, WEIGHT[:3, :1], groups=3),
+    "conv_transpose2d": lambda x: F.conv_transpose2d(
+        x, WEIGHT[:3], torch.arange(3.0), stride=2, padding=2, output_padding=1, dilation=2
+    ),
+    "conv_transpose2d, groups": lambda x: F.conv_transpose2d(x, WEIGHT[:3], stride=(1, 2), groups=3),
     "linear": lambda x: F.linear(x.permute(0, 2, 3, 1), LINE, torch.arange(4.0)),
     "matmul": lambda x: x @ x.transpose(-2, -1),
     "add, alpha": lambda x: torch.add(x, x.relu(), alpha=3) - torch.sub(2 * x, x / 3, alpha=0.5),

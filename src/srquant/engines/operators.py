@@ -46,6 +46,24 @@ def convolution(
     return to_shuffle(w, w.node("Conv", *operands, **attributes), shuffle)
 
 
+def transposed_convolution(
+    w: Writer,
+    node: Node,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    output_padding: Sequence[int] = (0, 0),
+    groups: int = 1,
+    dilation: Sequence[int] = (1, 1),
+) -> str:
+    """A transposed convolution."""
+    attributes = convolution_attributes(node, stride, padding, dilation, groups)
+    attributes["output_padding"] = list(output_padding) * (2 // len(output_padding))
+    return w.node("ConvTranspose", *(value for value in (x, weight, bias) if value is not None), **attributes)
+
+
 def to_shuffle(w: Writer, name: str, shuffle: Shuffle | None) -> str:
     """Remember that a value's channels are in the order of a shuffle, if there is one."""
     if shuffle is not None:
@@ -300,6 +318,7 @@ def _resize(kind: str) -> Convert:
 OPERATORS: dict[str, Convert] = {
     "aten.conv2d.default": convolution,
     "aten.conv2d.padding": convolution,
+    "aten.conv_transpose2d.input": transposed_convolution,
     "aten.linear.default": _linear,
     "aten.matmul.default": _plain("MatMul"),
     "aten.bmm.default": _plain("MatMul"),
