@@ -54,7 +54,7 @@ class SRNetwork(nn.Module):
     """A float super-resolution network: ``n 3 h w`` in [0, value_range] to ``n 3 scale·h scale·w`` in the same range.
 
     It takes any height and width from 1 pixel on, and knows nothing of quantization. Every multiplication is a
-    ``Conv2d``, ``Linear`` or :class:`~srquant.networks.modules.MatMul`.
+    ``Conv2d``, ``ConvTranspose2d``, ``Linear`` or :class:`~srquant.networks.modules.MatMul`.
 
     A new network is a new file in this folder: a subclass with the attributes below. :meth:`read` recognises
     published weights and translates their layout, so that no file needs an architecture flag.

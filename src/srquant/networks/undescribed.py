@@ -13,6 +13,8 @@ from srquant.networks.base import Edges, SRNetwork
 from srquant.support.tensors import modules_of
 from srquant.support.watching import hooks
 
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
 
 def find_edges(network: nn.Module, run: Callable[[], object]) -> Edges:
     """Deduce the ends: the first and the last convolution to run, and those that enlarge.
@@ -41,7 +43,9 @@ def find_edges(network: nn.Module, run: Callable[[], object]) -> Edges:
             enlarging.add(makers[id(inputs[0])][1])
 
     modules = modules_of(network)
-    after = {name: partial(watch_convolution, name) for name, module in modules.items() if type(module) is nn.Conv2d}
+    after = {
+        name: partial(watch_convolution, name) for name, module in modules.items() if type(module) in _CONVOLUTIONS
+    }
     after |= {name: watch_shuffle for name, module in modules.items() if isinstance(module, nn.PixelShuffle)}
     with hooks(network, after=after), torch.no_grad():
         run()
