@@ -106,7 +106,7 @@ def integer_product(product: Product, left: Tensor, right: Tensor, *, weighted: 
     """
     bound = largest_sum(left, right, weighted=weighted)
     assert bound < 1 << 63, "sums of this layer do not fit 64 bits"
-    dtype = torch.int32 if bound <= _INT32 else torch.int64
+    dtype = torch.int32 if bound <= _INT32 and product.int32 else torch.int64
     return product(left.to(dtype), right.to(dtype), None)
 
 

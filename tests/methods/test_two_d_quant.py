@@ -86,10 +86,10 @@ def test_swinir_light_has_sixteen_quantizers_in_each_of_its_blocks(low_images: P
 def test_scope(network: str, scope: str, convolutions: bool, patches: Calibration) -> None:
     model = Model(small_networks()[network], network)
     method = configure("dobi", 4, settings=[f"scope={scope}"])
-    kinds = {point.kind for point in make_plan(model, method).survey.points}
+    kinds = {point.kind.name for point in make_plan(model, method).survey.points}
     found = {layer.name: layer.right.bits for layer in method.quantize(model, patches).layers()}
     points = {point.name: point for point in survey(model.network).points}
-    assert {points[name].kind for name in found} == (kinds if convolutions else {"linear", "matmul"})
+    assert {points[name].kind.name for name in found} == (kinds if convolutions else {"linear", "matmul"})
     if convolutions:
         assert found[model.network.edges.first[0]] == 8, "edges=8bit holds in this scope"
         assert len(found) == len(points)
@@ -176,7 +176,7 @@ def test_every_quantizer_has_the_candidate_of_the_papers_loop(
     swinir: Model, patches: Calibration, bits: int, released: bool
 ) -> None:
     seen: dict[str, Tensor] = {}
-    names = [point.name for point in survey(swinir.network).points if point.kind != "conv"]
+    names = [point.name for point in survey(swinir.network).points if point.kind.name != "conv"]
     both = ("left", "right")
 
     def look(name: str, place: int, operand: Tensor) -> None:

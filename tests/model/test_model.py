@@ -195,6 +195,11 @@ def change_index(change) -> object:
         (lambda i: i["points"][0]["left"].__setitem__(1, {"bits": "4"}), "damaged"),
         (lambda i: i["points"][0]["left"].__setitem__(2, {"lower": [2], "upper": [], "breakpoint": []}), "damaged"),
         (lambda i: i["points"][0].pop("weight"), "no right operand"),
+        (lambda i: i["points"][0].__setitem__("inputs_first", 1), "does not fit its network"),
+        (lambda i: i["points"][1].__setitem__("inputs_first", 1), "has a weight in another order"),
+        (lambda i: i["points"][1].__setitem__("inputs_first", 7), "damaged"),
+        (lambda i: i["points"][1].__setitem__("inputs_first", -1), "inputs_first=-1 is outside"),
+        (lambda i: i["points"][1].__setitem__("inputs_first", "1"), "inputs_first='1' is not a whole number"),
     ],
 )
 def test_indices_that_make_no_sense(saved: Path, change, message: str) -> None:

@@ -41,10 +41,10 @@ def test_multiply_adds_by_hand() -> None:
 
 def test_attention_products_are_points() -> None:
     points = {point.name: point for point in survey(small_networks()["swinir"]).points}
-    products = [point for point in points.values() if point.kind == "matmul"]
+    products = [point for point in points.values() if point.kind.name == "matmul"]
     assert len(products) == 2 * 4, "two in each of four blocks"
     assert all(point.weights == 0 for point in products)
-    linears = [point for point in points.values() if point.kind == "linear"]
+    linears = [point for point in points.values() if point.kind.name == "linear"]
     assert len(linears) == 4 * 6, "q, k, v, proj, fc1, fc2"
     # Windows of 16 tokens, 12 channels: q·kᵀ and scores·v cost 16·12 per token each.
     assert points["layers.0.residual_group.blocks.0.attn.scores"].multiply_adds == 16 * 12

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
@@ -66,10 +66,10 @@ def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibrat
         ArgumentError: A model is not a quantized one made of ``model``.
     """
     network, _ = fold_batch_norm(model.network)
-    order = [point.name for point in survey(network).points]
+    kinds = {point.name: point.kind for point in survey(network).points}
     layers = {title: quant_layers(other.network) for title, other in quantized.items()}
     for title, found in layers.items():
-        if not found or not found.keys() <= set(order):
+        if not found or not found.keys() <= kinds.keys():
             raise ArgumentError(f"{title} is no quantized model made of {model.source}")
     counts: dict[tuple[str, str], _Count] = {}
 
@@ -82,12 +82,12 @@ def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibrat
     def look_at_operand(name: str, place: int, operand: Tensor) -> None:
         look(f"{name}.{('left', 'right')[place]}", name, place, operand)
 
-    watched = [name for name in order if any(name in found for found in layers.values())]
+    watched = [name for name in kinds if any(name in found for found in layers.values())]
     observe(network, watched, track(patches.batches(_BATCH), "Observing", -(-len(patches) // _BATCH)), look_at_operand)
     for name in watched:
-        module = network.get_submodule(name)
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            look(f"{name}.weight", name, 1, module.weight.detach())
+        weight = kinds[name].weight_of(network.get_submodule(name))
+        if weight is not None:
+            look(f"{name}.weight", name, 1, weight.detach())
     tensors = [f"{name}.{side}" for name in watched for side in ("left", "right", "weight")]
     return tuple(
         counts[tensor, title].place(title, tensor)

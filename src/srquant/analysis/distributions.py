@@ -12,7 +12,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
@@ -79,10 +79,10 @@ def distributions(
     check("share", share, Annotated[float, Field(gt=0, lt=1)])
     check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
     network, _ = fold_batch_norm(model.network)
-    points = [point.name for point in survey(network).points]
-    names = [name for name in points if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
+    kinds = {point.name: point.kind for point in survey(network).points}
+    names = [name for name in kinds if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
     if not names:
-        raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(points[:5])}")
+        raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(list(kinds)[:5])}")
     found: dict[str, list[Distribution]] = {}
 
     def look(name: str, place: int, operand: Tensor) -> None:
@@ -92,10 +92,10 @@ def distributions(
 
     observe(network, names, track(patches.batches(1), "Observing", len(patches)), look)
     for name in names if weights else ():
-        module = network.get_submodule(name)
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        weight = kinds[name].weight_of(network.get_submodule(name))
+        if weight is not None:
             layer = f"{name}.weight"
-            found[layer] = [_describe(layer, 0, module.weight.detach().reshape(1, -1), share, bins)]
+            found[layer] = [_describe(layer, 0, weight.detach().reshape(1, -1), share, bins)]
     return tuple(row for rows in found.values() for row in rows)
 
 

@@ -29,7 +29,7 @@ needs the value several times and is a pass over memory of its own; a table of l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,12 +40,20 @@ from torch import Tensor
 from torch.fx import Node
 
 from srquant.engines.exported import Contract, Side
-from srquant.engines.operators import Convert, as_rows, convolution_attributes, from_planes, to_shuffle
+from srquant.engines.operators import (
+    Convert,
+    as_rows,
+    convolution_attributes,
+    from_planes,
+    to_shuffle,
+    transposed_convolution,
+)
 from srquant.engines.shuffles import Shuffle
 from srquant.engines.tracing import Trace, same_for_all_sizes, trace, write
 from srquant.engines.writer import IR_VERSION, OPSET, Value, Writer
 from srquant.model import Model
 from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import turned
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
@@ -282,10 +290,24 @@ def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
 
 def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
     """Write a quantized layer."""
-    if operands.weight is None:
-        return w.node("MatMul", _rounded(w, arguments[0], operands.left), _rounded(w, arguments[1], operands.right))
-    if operands.weight.ndim == 2:
-        return _quantized_linear(operands, w, node, arguments[0])
+    return _QUANTIZED[operands.layer.product.kind](operands, w, node, *arguments)
+
+
+def _quantized_product(operands: IntegerOperands, w: Writer, _node: Node, left: Value, right: Value, *_: Any) -> str:
+    return w.node("MatMul", _rounded(w, left, operands.left), _rounded(w, right, operands.right))
+
+
+def _quantized_transposed(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
+    integers, scale = operands.weight_integers()
+    groups = operands.layer.product.inputs_first
+    if groups > 1:
+        raise NotImplementedError(f"{groups} groups, which have no scale for each output channel in ONNX")
+    left = _activation(w, arguments[0], operands.left, torch.uint8)
+    weight = _weight(w, turned(integers, groups), scale, operands, 1)
+    return transposed_convolution(w, node, left, weight, operands.layer.bias, *arguments[3:])
+
+
+def _quantized_convolution(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
     left = _activation(w, arguments[0], operands.left, torch.uint8)
     shuffle = Shuffle.after(node)
     of_channels = (*operands.weight_integers(), *_if_given(operands.layer.bias))
@@ -295,7 +317,7 @@ def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any
     return to_shuffle(w, w.node("Conv", left, weight, *bias, **attributes), shuffle)
 
 
-def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str) -> str:
+def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str, *_: Any) -> str:
     """A linear map: where shapes are known a convolution of single pixels, in OpenVINO up to three times as fast."""
     integers, scale = operands.weight_integers()
     bias = operands.layer.bias
@@ -311,6 +333,15 @@ def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str) 
         left = w.node("Transpose", _activation(w, as_rows(w, node, x), operands.left, torch.uint8), perm=[0, 3, 1, 2])
     weight = _weight(w, integers[..., None, None], scale, operands, 0)
     return from_planes(w, node, w.node("Conv", left, weight, *_if_given(bias), kernel_shape=[1, 1]))
+
+
+_QUANTIZED: dict[str, Callable[..., str]] = {
+    "conv": _quantized_convolution,
+    "conv_transpose": _quantized_transposed,
+    "linear": _quantized_linear,
+    "matmul": _quantized_product,
+}
+"""How a quantized layer is written, by the name of its kind (:data:`~srquant.model.multiplications.KINDS`)."""
 
 
 def _if_given(bias: Tensor | None) -> tuple[Tensor, ...]:

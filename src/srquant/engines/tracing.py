@@ -173,7 +173,13 @@ def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: 
 
 
 _GROWING = ("aten.add.Tensor", "aten.index.Tensor")
-_MULTIPLICATIONS = ("aten.conv2d.default", "aten.conv2d.padding", "aten.linear.default", "aten.matmul.default")
+_MULTIPLICATIONS = (
+    "aten.conv2d.default",
+    "aten.conv2d.padding",
+    "aten.conv_transpose2d.input",
+    "aten.linear.default",
+    "aten.matmul.default",
+)
 
 
 def _constant(value: Any) -> bool:

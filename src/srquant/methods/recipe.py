@@ -167,11 +167,9 @@ class SRQuant(Method):
 
 def _aligned(observed: Observed, plan: Plan) -> Observed:
     """Shifts in the shape in which they are subtracted: a convolution's channels come before height and width."""
-    convolutions = {target.point.name for target in plan.targets if target.point.kind == "conv"}
+    kinds = {target.point.name: target.point.kind for target in plan.targets}
     return {
-        (name, place): {**bounds, "shift": bounds["shift"][:, None, None]}
-        if "shift" in bounds and name in convolutions
-        else bounds
+        (name, place): {**bounds, "shift": kinds[name].along_channels(bounds["shift"])} if "shift" in bounds else bounds
         for (name, place), bounds in observed.items()
     }
 

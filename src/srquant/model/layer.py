@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from srquant.model.multiplications import Product
+from srquant.model.multiplications import Product, turned
 from srquant.quantizers.base import Quantizer
 from srquant.support.tensors import in_one_layout
 
@@ -50,7 +50,7 @@ class QuantLayer(nn.Module):
     Args:
         product: The bare multiplication.
         left: Quantizer of the input, or of the left operand.
-        right: The weight, or the quantizer of the right operand.
+        right: The weight, output channels first, or the quantizer of the right operand.
         bias: Stays float.
     """
 
@@ -71,10 +71,10 @@ class QuantLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight as it multiplies; some networks look at their layers' weights."""
+        """The weight as it multiplies, in the module's shape; some networks look at their layers' weights."""
         if isinstance(self.right, Quantizer):
             raise AttributeError("a product of two activations has no weight")
-        return self.right()
+        return turned(self.right(), self.product.inputs_first)
 
     def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
         right = self.right() if b is None else self.right(b)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from srquant.model.folding import reshape_folded
 from srquant.model.layer import CodedWeight, QuantLayer
-from srquant.model.multiplications import Multiplication, is_point, product_of
+from srquant.model.multiplications import MultiplicationKind, kind_of, turned
 from srquant.model.record import Record
 from srquant.model.swapping import copy_network, quant_layers, replace
 from srquant.networks.base import SRNetwork, check_keys
@@ -76,7 +76,9 @@ class _StoredPoint(Checked):
     left: _Stored
     weight: _Stored | None = None
     shape: tuple[_Size, ...] = ()
-    """Of the weight."""
+    """Of the weight's codes, output channels first."""
+    inputs_first: Annotated[int, Field(ge=0, le=65_536)] = 0
+    """Groups of the weight, where the module has its input channels first."""
     right: _Stored | None = None
     """Where there is no weight."""
 
@@ -115,6 +117,8 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
         if isinstance(layer.right, CodedWeight):
             packed = layer.right.get_buffer("codes").cpu()
             point |= {"weight": _describe(layer.right.quantizer, bounds), "shape": list(packed.shape)}
+            if layer.product.inputs_first:
+                point["inputs_first"] = layer.product.inputs_first
             codes.append(pack(packed, layer.right.quantizer.bits))
         else:
             point["right"] = _describe(cast(Quantizer, layer.right), bounds)
@@ -214,29 +218,31 @@ def _rebuild(
             right[point.name] = _quantizer(point.right, takers["float32"])
         else:
             raise ValueError(f"the index gives {point.name} no right operand")
-    weights = {f"{name}.weight": side() for name, side in right.items() if isinstance(side, CodedWeight)}
+    groups = {point.name: point.inputs_first for point in index.points}
+    weights = {
+        f"{name}.weight": turned(side(), groups[name]) for name, side in right.items() if isinstance(side, CodedWeight)
+    }
     built = _float_network(kind, header, floats | weights, module)
     for name, quantizer in left.items():
         point = built.get_submodule(name)
-        if not is_point(point) or hasattr(point, "weight") != isinstance(right[name], CodedWeight):
+        multiplication = kind_of(point)
+        if multiplication is None or multiplication.has_weight != isinstance(right[name], CodedWeight):
             raise ValueError(f"{name} is no multiplication of the operands that the index gives it")
+        product = multiplication.product_of(point)
+        if product.inputs_first != groups[name]:
+            raise ValueError(f"{name} has a weight in another order than the index says")
         for operand in (quantizer, right[name]):
             if isinstance(operand, Quantizer):
-                _check_shapes(name, cast(Multiplication, point), operand)
-        layer = QuantLayer(product_of(cast(Multiplication, point)), quantizer, right[name], floats.get(f"{name}.bias"))
-        replace(built, name, layer)
+                _check_shapes(name, multiplication, point, operand)
+        replace(built, name, QuantLayer(product, quantizer, right[name], floats.get(f"{name}.bias")))
     return built.requires_grad_(False).eval()
 
 
-def _check_shapes(name: str, point: Multiplication, quantizer: Quantizer) -> None:
+def _check_shapes(name: str, kind: MultiplicationKind, module: nn.Module, quantizer: Quantizer) -> None:
     """Bounds of an activation are numbers, centres one for each channel."""
     centres = dict(quantizer.named_parameters()).get("shift")
-    shape: tuple[int, ...] = (1,)
-    if isinstance(point, nn.Conv2d):
-        shape = (point.in_channels, 1, 1)
-    elif isinstance(point, nn.Linear):
-        shape = (point.in_features,)
-    if quantizer.knots().ndim != 1 or (centres is not None and tuple(centres.shape) != shape):
+    shape = kind.along_channels(torch.empty(kind.channels_of(module))).shape
+    if quantizer.knots().ndim != 1 or (centres is not None and centres.shape != shape):
         raise ValueError(f"the bounds of {name} do not have the shape of its operand")
 
 

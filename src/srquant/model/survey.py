@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from srquant.model.multiplications import KINDS, Kind, count_weights, is_point
+from srquant.model.multiplications import MultiplicationKind, kind_of
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import NetworkError
 from srquant.support.tensors import modules_of
@@ -29,7 +29,7 @@ class Point:
     """
 
     name: str
-    kind: Kind
+    kind: MultiplicationKind
     role: str
     multiply_adds: float
     weights: int
@@ -67,26 +67,22 @@ def survey(network: SRNetwork) -> Survey:
     probe = torch.zeros(1, 3, PROBE, PROBE, device=device)
 
     def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
-            work = output.numel() * module.weight[0].numel()
-        else:
-            work = output.numel() * inputs[0].shape[-1]
+        work = kinds[name].multiply_adds(module, [operand.shape for operand in inputs], output.shape)
         order[name] = order.get(name, 0.0) + work / PROBE**2
 
     def look(name: str, module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         made[name] = tuple(origins.of(operand) for operand in operands)
-        sizes = [operand.numel() for operand in operands]
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            sizes.append(module.weight.numel())
-        if not all(sizes):
+        weight = kinds[name].weight_of(module)
+        multiplied = operands if weight is None else (*operands, weight)
+        if not all(operand.numel() for operand in multiplied):
             empty[name] = None
 
-    chosen = [name for name, module in modules.items() if is_point(module)]
-    before, after = ({name: partial(call, name) for name in chosen} for call in (look, count))
+    kinds = {name: kind for name, module in modules.items() if (kind := kind_of(module)) is not None}
+    before, after = ({name: partial(call, name) for name in kinds} for call in (look, count))
     with hooks(network, before, after), torch.no_grad(), FlopCounterMode(display=False) as counter, origins:
         network(probe)
     points = (
-        Point(name, KINDS[type(modules[name])], edges.role(name), work, count_weights(modules[name]), made[name])
+        Point(name, kinds[name], edges.role(name), work, _count_weights(kinds[name], modules[name]), made[name])
         for name, work in order.items()
         if name not in empty
     )
@@ -94,3 +90,8 @@ def survey(network: SRNetwork) -> Survey:
     if not total:
         raise NetworkError(f"{network.name}: not one multiplication ran on an image of {PROBE}x{PROBE}")
     return Survey(tuple(points), total, tuple(empty))
+
+
+def _count_weights(kind: MultiplicationKind, module: nn.Module) -> int:
+    weight = kind.weight_of(module)
+    return 0 if weight is None else weight.numel()

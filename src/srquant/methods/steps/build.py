@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.steps.observe import Observed
 from srquant.methods.steps.plan import Plan
 from srquant.model.layer import LearnableWeight, QuantLayer
-from srquant.model.multiplications import Multiplication, product_of
 from srquant.quantizers import Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
 from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles
@@ -20,7 +19,7 @@ from srquant.support.errors import ArgumentError
 
 
 def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free") -> Quantizer:
-    """The quantizer of a weight, its bounds found on the weight itself."""
+    """The quantizer of a weight, output channels first; its bounds are found on the weight itself."""
     rows = weight.detach().flatten(1) if settings.per_channel else weight.detach().reshape(1, -1)
     bounds: Bounds
     if settings.range == "least_squares":
@@ -54,14 +53,14 @@ def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: Q
     layers: dict[str, QuantLayer] = {}
     for target in plan.targets:
         name = target.point.name
-        module = cast(Multiplication, plan.network.get_submodule(name))
+        module, kind = plan.network.get_submodule(name), target.point.kind
         left = quantizer_of(target.activation_bits, observed[name, 0])
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            weights = weight_quantizer(module.weight, target.weight_bits, method.weights, method.grid)
-            layers[name] = QuantLayer(product_of(module), left, LearnableWeight(module.weight, weights), module.bias)
-        else:
+        weight = kind.weight_of(module)
+        if weight is None:
             right = quantizer_of(target.activation_bits, observed[name, 1])
-            layers[name] = QuantLayer(product_of(module), left, right, None)
+        else:
+            right = LearnableWeight(weight, weight_quantizer(weight, target.weight_bits, method.weights, method.grid))
+        layers[name] = QuantLayer(kind.product_of(module), left, right, kind.bias_of(module))
     if method.grid == "int8":
         for name, layer in layers.items():
             for quantizer in layer.quantizers().values():

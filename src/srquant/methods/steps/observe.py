@@ -11,7 +11,7 @@ from torch import Tensor
 from srquant.images.calibration import Calibration
 from srquant.methods.base import Method
 from srquant.methods.steps.plan import Plan
-from srquant.model.multiplications import Kind, by_channel, flat
+from srquant.model.multiplications import flat
 from srquant.model.observing import observe, require_finite
 from srquant.quantizers.numerics.sorted_values import thin
 from srquant.quantizers.ranges import Extremes, OfChannels, Range
@@ -50,11 +50,11 @@ def observe_ranges(
     """
     settings = method.observation
     ranges = {target.point.name: range_of(target.activation_bits) for target in plan.targets}
-    kinds: dict[str, Kind] = {target.point.name: target.point.kind for target in plan.targets}
+    kinds = {target.point.name: target.point.kind for target in plan.targets}
     averages: Observed = {}
 
     def look(name: str, place: int, operand: Tensor) -> None:
-        rows = by_channel(operand, kinds[name]) if isinstance(ranges[name], OfChannels) else flat(operand)
+        rows = kinds[name].by_channel(operand) if isinstance(ranges[name], OfChannels) else flat(operand)
         measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
         require_finite(name, measured.values())
         old = averages.get((name, place), measured)

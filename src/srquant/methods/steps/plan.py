@@ -71,9 +71,9 @@ def make_plan(model: Model, method: Method) -> Plan:
             )
     targets: list[Target] = []
     kept: list[Kept] = []
-    skipped = ("conv",) if _is_transformer(network, found, method.scope) else ()
+    skips_convolutions = _is_transformer(network, found, method.scope)
     for point in found.points:
-        bits, reason = _bits(point, method, rules, skipped)
+        bits, reason = _bits(point, method, rules, skips_convolutions)
         if bits is None:
             kept.append(Kept(point.name, reason, point.multiply_adds / found.multiply_adds))
         else:
@@ -89,20 +89,21 @@ def make_plan(model: Model, method: Method) -> Plan:
 
 def _is_transformer(network: SRNetwork, found: Survey, scope: Scope) -> bool:
     """Whether only linear maps and attention products are quantized."""
-    work = {kind: sum(p.multiply_adds for p in found.points if p.kind == kind) for kind in ("conv", "linear", "matmul")}
-    if scope == "transformer" and not work["linear"] + work["matmul"]:
+    points = [point for point in found.points if point.kind.role == "transformer"]
+    if scope == "transformer" and not points:
         raise ArgumentError(
             f"scope=transformer: {network.name} has no linear maps or attention products; use scope=all or scope=auto"
         )
-    mostly = work["matmul"] > 0 or work["linear"] > found.multiply_adds / 2
+    mostly = sum(point.multiply_adds for point in points) > found.multiply_adds / 2
+    mostly = mostly or not all(point.kind.has_weight for point in points)
     return scope == "transformer" or (scope == "auto" and mostly)
 
 
-def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]], skipped: tuple[str, ...]) -> tuple[Bits, str]:
+def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]], skips_convolutions: bool) -> tuple[Bits, str]:
     for pattern, bits in reversed(rules):
         if fnmatch.fnmatchcase(point.name, pattern):
             return bits, f"asked for ({pattern})"
-    if point.kind in skipped:
+    if skips_convolutions and point.kind.role == "convolution":
         return None, "scope=transformer"
     if method.edges == "float" and point.role in _FLOAT_ROLES:
         return None, f"edges=float ({point.role.replace('_', ' ')})"
