@@ -25,6 +25,8 @@ _RUN = secrets.token_hex(4)
 """Tells this process from an earlier one of the same number."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """File names that are taken for images, in lower case."""
+is_file, is_folder = os.path.isfile, os.path.isdir
+"""Whether there is one; no, where the path can be none, being too long or behind a closed folder."""
 
 
 @contextmanager
@@ -120,22 +122,6 @@ def _place() -> str:
     container = Path("/proc/self/ns/pid")
     inside = container.readlink() if container.is_symlink() else ""
     return hashlib.sha256(f"{socket.gethostname()} {inside}".encode()).hexdigest()[:8]
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file is there; no, where the path can be none, being too long or behind a closed folder."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a folder is there; no, where the path can be none, being too long or behind a closed folder."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> None:
