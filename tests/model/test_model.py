@@ -200,6 +200,10 @@ def change_index(change) -> object:
         (lambda i: i["points"][1].__setitem__("inputs_first", 7), "damaged"),
         (lambda i: i["points"][1].__setitem__("inputs_first", -1), "inputs_first=-1 is outside"),
         (lambda i: i["points"][1].__setitem__("inputs_first", "1"), "inputs_first='1' is not a whole number"),
+        (lambda i: i["points"][1].__setitem__("also", ["body.9"]), "does not fit its network"),
+        (lambda i: i["points"][1].__setitem__("also", [i["points"][2]["name"]]), "has other names than the index says"),
+        (lambda i: i["points"][1].__setitem__("also", [3]), "also.0=3 is not a text"),
+        (lambda i: i["points"][1].__setitem__("also", "body.9"), "also='body.9' is not a list"),
     ],
 )
 def test_indices_that_make_no_sense(saved: Path, change, message: str) -> None:
@@ -303,6 +307,52 @@ def test_any_module(calibration: Calibration, tmp_path: Path) -> None:
         load(path)
     with pytest.raises(ModelFileError, match="does not fit its network"):
         load(path, network=nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)))
+
+
+class Repeated(nn.Module):
+    """One convolution under two names, and one weight in two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 12, 3, padding=1)
+        self.again = nn.Conv2d(12, 12, 3, padding=1)
+        self.other_name = self.again
+        self.tied = nn.Conv2d(12, 12, 3, padding=1)
+        self.tied.weight = self.again.weight
+        self.last = nn.Conv2d(12, 12, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.other_name(self.again(self.first(x)).relu()).relu()
+        return nn.functional.pixel_shuffle(self.last(self.tied(x)), 2)
+
+
+@pytest.mark.parametrize("rules", [(), ("*.again=float",), ("*.tied=float",)])
+def test_modules_of_two_names_and_weights_in_two_modules(
+    rules: tuple[str, ...], calibration: Calibration, tmp_path: Path
+) -> None:
+    torch.manual_seed(2)
+    model = Model.wrap(Repeated().eval(), 2)
+    quantized = MinMax(bits=3, edges="none", layers=rules).quantize(model, calibration)
+    names = ["network.first", "network.again", "network.tied", "network.last"]
+    kept = {f"network{rule[1:].removesuffix('=float')}" for rule in rules}
+    assert [layer.name for layer in quantized.layers()] == [name for name in names if name not in kept]
+    network = quantized.network
+    assert network.get_submodule("network.other_name") is network.get_submodule("network.again")
+    path = quantized.save(tmp_path / "m.safetensors")
+    again = load(path, network=Repeated())
+    images = torch.rand(1, 3, 9, 11)
+    assert torch.equal(again(images), quantized(images))
+    assert again.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_module_of_fewer_names_than_the_file_says_is_refused(calibration: Calibration, tmp_path: Path) -> None:
+    """Else one of two modules would stay float without a word."""
+    path = tmp_path / "m.safetensors"
+    MinMax(bits=3, edges="none").quantize(Model.wrap(Repeated().eval(), 2), calibration).save(path)
+    separate = Repeated()
+    separate.other_name = nn.Conv2d(12, 12, 3, padding=1)
+    with pytest.raises(ModelFileError, match=r"network\.again has other names than the index says"):
+        load(path, network=separate)
 
 
 def test_modules_that_do_not_enlarge_are_refused() -> None:

@@ -4,6 +4,8 @@ Header (safetensors metadata, key ``srquant.model``): format version and a :clas
 Tensors:
 
 - ``index``: zlib-compressed JSON; every stored tensor's name, dtype and shape, every quantizer's kind and arguments;
+  further names of a point (``also``), and the groups of its weight where the module has inputs first
+  (``inputs_first``; codes always have outputs first);
 - ``codes``: the packed codes of all quantized weights, layer after layer, each starting at a byte;
 - one tensor for each dtype (``float32``, …): all other tensors and the quantizers' bounds, one after the other.
 
@@ -40,7 +42,7 @@ from srquant.quantizers.numerics.packing import pack, packed_size, unpack
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
 from srquant.support.files import replacing
 from srquant.support.settings import Checked, from_json, to_json
-from srquant.support.tensors import save_safetensors
+from srquant.support.tensors import names_of, save_safetensors, untie
 
 HEADER = "srquant.model"
 FORMAT = 1
@@ -81,6 +83,8 @@ class _StoredPoint(Checked):
     """Groups of the weight, where the module has its input channels first."""
     right: _Stored | None = None
     """Where there is no weight."""
+    also: tuple[str, ...] = ()
+    """Further names of the module."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,9 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
         OutputError: The file cannot be written.
     """
     layers = quant_layers(network)
+    names = {name: names for name, names in names_of(network).items() if name in layers}
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    floats = {key: _storable(value) for key, value in state.items() if not _belongs_to(key, layers)}
+    floats = {key: _storable(value) for key, value in state.items() if not _belongs_to(key, names)}
     floats |= {f"{name}.bias": layer.bias.detach().cpu() for name, layer in layers.items() if layer.bias is not None}
     bounds: list[Tensor] = []
     codes: list[Tensor] = []
@@ -122,6 +127,8 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
             codes.append(pack(packed, layer.right.quantizer.bits))
         else:
             point["right"] = _describe(cast(Quantizer, layer.right), bounds)
+        if len(names[name]) > 1:
+            point["also"] = list(names[name][1:])
         points.append(point)
     tensors = [[key, str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in floats.items()]
     index = json.dumps({"tensors": tensors, "points": points}, separators=(",", ":")).encode()
@@ -218,24 +225,39 @@ def _rebuild(
             right[point.name] = _quantizer(point.right, takers["float32"])
         else:
             raise ValueError(f"the index gives {point.name} no right operand")
-    groups = {point.name: point.inputs_first for point in index.points}
-    weights = {
-        f"{name}.weight": turned(side(), groups[name]) for name, side in right.items() if isinstance(side, CodedWeight)
-    }
-    built = _float_network(kind, header, floats | weights, module)
-    for name, quantizer in left.items():
-        point = built.get_submodule(name)
-        multiplication = kind_of(point)
-        if multiplication is None or multiplication.has_weight != isinstance(right[name], CodedWeight):
-            raise ValueError(f"{name} is no multiplication of the operands that the index gives it")
-        product = multiplication.product_of(point)
-        if product.inputs_first != groups[name]:
-            raise ValueError(f"{name} has a weight in another order than the index says")
-        for operand in (quantizer, right[name]):
-            if isinstance(operand, Quantizer):
-                _check_shapes(name, multiplication, point, operand)
-        replace(built, name, QuantLayer(product, quantizer, right[name], floats.get(f"{name}.bias")))
+    state = dict(floats)
+    for point in index.points:
+        side = right[point.name]
+        if isinstance(side, CodedWeight):
+            state[f"{point.name}.weight"] = turned(side(), point.inputs_first)
+        for end in ("weight", "bias"):
+            if (key := f"{point.name}.{end}") in state:
+                state |= {f"{other}.{end}": state[key] for other in point.also}
+    built = _float_network(kind, header, state, module)
+    names = {name: every for every in names_of(built).values() for name in every}
+    for point in index.points:
+        if set(names.get(point.name, ())) != {point.name, *point.also}:
+            raise ValueError(f"the module {point.name} has other names than the index says")
+        bias = floats.get(f"{point.name}.bias")
+        replace(built, point.name, _layer(point, built, left[point.name], right[point.name], bias))
     return built.requires_grad_(False).eval()
+
+
+def _layer(
+    point: _StoredPoint, network: SRNetwork, left: Quantizer, right: CodedWeight | Quantizer, bias: Tensor | None
+) -> QuantLayer:
+    """The layer that takes the place of a float network's module, if it fits."""
+    module = network.get_submodule(point.name)
+    kind = kind_of(module)
+    if kind is None or kind.has_weight != isinstance(right, CodedWeight):
+        raise ValueError(f"{point.name} is no multiplication of the operands that the index gives it")
+    product = kind.product_of(module)
+    if product.inputs_first != point.inputs_first:
+        raise ValueError(f"{point.name} has a weight in another order than the index says")
+    for operand in (left, right):
+        if isinstance(operand, Quantizer):
+            _check_shapes(point.name, kind, module, operand)
+    return QuantLayer(product, left, right, bias)
 
 
 def _check_shapes(name: str, kind: MultiplicationKind, module: nn.Module, quantizer: Quantizer) -> None:
@@ -274,6 +296,8 @@ def _float_network(
         built = CustomNetwork(copy_network(module), from_json(CustomConfig, header.config, "config"))
         check_keys(built.name, built.state_dict(), state)
         built.load_state_dict(state)
+    if untie(built):  # what was one parameter in the float network may be codes here and floats there
+        built.load_state_dict({key: state[key] for key in built.state_dict()})
     reshape_folded(built, folds)
     for name, bias in added.items():
         cast(nn.Conv2d, built.get_submodule(name)).bias = nn.Parameter(bias)
@@ -321,5 +345,5 @@ def _storable(value: Tensor) -> Tensor:
     return value.to(torch.float32 if value.is_floating_point() else torch.int64)
 
 
-def _belongs_to(key: str, layers: Mapping[str, QuantLayer]) -> bool:
-    return any(key.startswith(f"{name}.") for name in layers)
+def _belongs_to(key: str, names: Mapping[str, tuple[str, ...]]) -> bool:
+    return any(key.startswith(f"{name}.") for every in names.values() for name in every)

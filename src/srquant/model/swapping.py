@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from srquant.model.layer import QuantLayer
-from srquant.support.tensors import modules_of
+from srquant.support.tensors import modules_of, names_of
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -20,9 +20,11 @@ def copy_network(network: N) -> N:
 
 
 def replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of a submodule, in place."""
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
+    """Put a module in the place of a submodule, under all names that this has, in place."""
+    old = network.get_submodule(name)
+    for other in next(names for names in names_of(network).values() if network.get_submodule(names[0]) is old):
+        parent, _, child = other.rpartition(".")
+        setattr(network.get_submodule(parent), child, module)
 
 
 def swap(network: N, layers: Mapping[str, QuantLayer]) -> N:

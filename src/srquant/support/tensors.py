@@ -64,6 +64,29 @@ def modules_of(network: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in named if name}
 
 
+def names_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    """All names of each module in a network, by that of :func:`modules_of`, which is the first of them."""
+    named = cast(Iterator[tuple[str, nn.Module]], network.named_modules(remove_duplicate=False))
+    found: dict[int, list[str]] = {}
+    for name, module in named:
+        if name:
+            found.setdefault(id(module), []).append(name)
+    return {names[0]: tuple(names) for names in found.values()}
+
+
+def untie(network: nn.Module) -> bool:
+    """Give every module parameters of its own, in place. Whether any were shared."""
+    seen: set[int] = set()
+    shared = False
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) in seen:
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
+                shared = True
+            seen.add(id(parameter))
+    return shared
+
+
 def vector_norm(values: Tensor, axes: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
     """The L2 norm over some axes, in float32 at least."""
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
