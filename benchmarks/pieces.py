@@ -107,17 +107,12 @@ def main() -> None:
             compare(
                 "piecewise-linear quantizer, 2.4 M values: by segments, by bends, in place",
                 lambda: by_segments(small),
-                uncompiled(lambda: quantize(small, KNOTS, STEPS)),
+                lambda: quantize(small, KNOTS, STEPS),
             ),
             compare(
                 "the same on 37.7 M values: at once, in pieces",
-                uncompiled(without(lambda: quantize(large, KNOTS, STEPS), rounding, "_LARGE", 1 << 62)),
-                uncompiled(lambda: quantize(large, KNOTS, STEPS)),
-            ),
-            compare(
-                "the same on 2.4 M values: tensor operations, compiled",
-                uncompiled(lambda: quantize(small, KNOTS, STEPS)),
-                lambda: quantize(small, KNOTS, STEPS),
+                without(lambda: quantize(large, KNOTS, STEPS), rounding, "_PIECE", 1 << 62),
+                lambda: quantize(large, KNOTS, STEPS),
             ),
             compare(
                 "64-channel 3×3 convolution at 160×90: contiguous, channels last",
@@ -146,8 +141,8 @@ def main() -> None:
         few = learn_quantizer(x, x.flip(1), LEVELS[7::16], (1,) * 15)
         rows += [
             compare(
-                f"quantizing and the gradient of its bounds, 2.4 M values, {name}: tensor operations, compiled",
-                uncompiled(learning),
+                f"quantizing and the gradient of its bounds, 2.4 M values, {name}: at once, in pieces",
+                without(learning, rounding, "_PIECE", 1 << 62),
                 learning,
             ),
             compare(

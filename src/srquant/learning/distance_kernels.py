@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from srquant.quantizers.numerics.kernels import Values, jit, jit_sums, read, share_out, write
+from srquant.quantizers.numerics.kernels import Values, jit, jit_sums, share_out
 
 _TINY = 1e-12
 
 
 def lengths_and_distance(student: Values, teacher: Values) -> tuple[float, float, float]:
-    """‖s‖, ‖t‖ and ‖s/‖s‖ − t/‖t‖‖ of two flat arrays of one dtype."""
+    """‖s‖, ‖t‖ and ‖s/‖s‖ − t/‖t‖‖ of two flat arrays."""
     parts = share_out(lambda part: _squares(student[part], teacher[part]), len(student))
     first, second = (float(value) ** 0.5 for value in np.sum(parts, axis=0))
     by = tuple(1 / max(length, _TINY) for length in (first, second))
@@ -29,7 +29,7 @@ def combine(student: Values, teacher: Values, made: Values, a: float, b: float) 
 def _squares(x, y):
     a = b = 0.0
     for i in range(len(x)):
-        first, second = np.float64(read(x, i)), np.float64(read(y, i))
+        first, second = np.float64(x[i]), np.float64(y[i])
         a += first * first
         b += second * second
     return a, b
@@ -39,7 +39,7 @@ def _squares(x, y):
 def _residual(x, y, by_x, by_y):
     total = 0.0
     for i in range(len(x)):
-        d = np.float64(read(x, i)) * by_x - np.float64(read(y, i)) * by_y
+        d = np.float64(x[i]) * by_x - np.float64(y[i]) * by_y
         total += d * d
     return total
 
@@ -47,4 +47,4 @@ def _residual(x, y, by_x, by_y):
 @jit
 def _combine(x, y, made, a, b):
     for i in range(len(x)):
-        write(made, i, np.float32(read(x, i) * a + read(y, i) * b))
+        made[i] = x[i] * a + y[i] * b

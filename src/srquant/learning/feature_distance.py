@@ -69,12 +69,12 @@ class _NormalisedDistance(torch.autograd.Function):
         if other is None:
             result = saved * factor
             return result.addcmul_(student.to(result.dtype), inward, value=-1).to(student.dtype), None
-        result = torch.empty_like(student)
+        result = torch.empty_like(student, dtype=torch.float32)
         own = (factor / length.clamp(min=_TINY) - inward).tolist()
         others = (-factor / other.clamp(min=_TINY)).tolist()
         for *row, a, b in zip(*_rows(student, saved, result), own, others, strict=True):
             _compiled(student, saved).combine(*row, a, b)
-        return result, None
+        return result.to(student.dtype), None
 
 
 def _compiled(student: Tensor, teacher: Tensor) -> Any:

@@ -41,11 +41,10 @@ def memory_order(x: Tensor) -> list[int]:
 
 
 def flat_array(tensor: Tensor, like: Tensor) -> NDArray[Any]:
-    """The values in the order in which ``like`` has them in memory; bfloat16 as its bits, uint16.
+    """The values as float32, in the order in which ``like`` has them in memory.
 
     Args:
-        tensor: float32 or bfloat16, on the CPU; copied if it is laid out in another way.
+        tensor: float32 or bfloat16, on the CPU; copied if it is bfloat16 or laid out in another way.
         like: A tensor without gaps, of the same shape.
     """
-    flat = tensor.detach().permute(memory_order(like)).contiguous().view(-1)
-    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+    return tensor.detach().permute(memory_order(like)).float().contiguous().view(-1).numpy()

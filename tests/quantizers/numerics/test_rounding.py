@@ -19,6 +19,7 @@ GRIDS: dict[str, tuple[list[float], Steps]] = {
     "two, fine above": ([-4.0, -1.0, 1.0], (8, 7)),
     "three": ([-6.0, -1.0, 1.0, 4.0], (4, 7, 4)),
     "four": ([-6.0, -1.0, 1.0, 4.0, 9.0], (2, 3, 2, 1)),
+    "levels": ([-3.0, -1.5, -0.5, 0.25, 2.0], (1, 1, 1, 1)),
     "far from zero": ([1000.0, 1001.0, 1003.0], (3, 4)),
 }
 grids = pytest.mark.parametrize(("knots", "steps"), GRIDS.values(), ids=GRIDS.keys())
@@ -216,12 +217,23 @@ def test_large_tensors_are_done_in_pieces_to_the_same_bits(monkeypatch: pytest.M
         "strided": x[:, ::2, 3:],
     }[layout]
     knots = torch.tensor([-2.0, -0.5, 0.5, 3.0])
-    whole = quantize(x, knots, (4, 7, 4))
-    monkeypatch.setattr(rounding, "_LARGE", 0)
+    slope = torch.randn_like(x)
+
+    def run() -> list[Tensor]:
+        values, edges = x.clone().requires_grad_(), knots.clone().requires_grad_()
+        result = quantize(values, edges, (4, 7, 4))
+        result.backward(slope)
+        assert values.grad is not None
+        assert edges.grad is not None
+        assert result.stride() == torch.empty_like(x).stride()
+        return [result.detach(), values.grad, edges.grad]
+
+    whole = run()
     monkeypatch.setattr(rounding, "_PIECE", 1000)
-    pieces = quantize(x, knots, (4, 7, 4))
-    assert torch.equal(pieces, whole)
-    assert pieces.stride() == whole.stride()
+    pieces = run()
+    assert torch.equal(pieces[0], whole[0])
+    assert torch.equal(pieces[1], whole[1])
+    torch.testing.assert_close(pieces[2], whole[2], rtol=1e-4, atol=1e-3)
 
 
 def test_half_precision_is_computed_in_single() -> None:

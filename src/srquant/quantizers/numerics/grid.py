@@ -10,10 +10,10 @@ Knots of shape ``(m + 1,)`` serve a whole tensor; of shape ``(c, m + 1)``, each 
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 Steps = tuple[int, ...]
@@ -42,15 +42,13 @@ def grid_codes(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
     Returns:
         Integers in [0, sum(steps)], int16, shaped as ``x``.
     """
-    grid = staircase(x, knots, steps)
-    return grid.swap(grid.round(x)).to(torch.int16)
+    return staircase(x, knots, steps).codes(x).to(torch.int16)
 
 
 def grid_values(codes: Tensor, knots: Tensor, steps: Steps) -> Tensor:
     """Levels of integer codes, in the dtype of ``knots``; the inverse of :func:`grid_codes` on the grid."""
     like = codes.to(computing_dtype(knots.dtype))
-    grid = staircase(like, knots, steps)
-    return grid.expand(grid.swap_back(like))
+    return staircase(like, knots, steps).values(like)
 
 
 def staircase(like: Tensor, knots: Tensor, steps: Steps) -> PiecewiseGrid | LevelGrid:
@@ -87,13 +85,10 @@ class PiecewiseGrid:
         self.size = (-sizes[..., 0] if turned else sizes[..., anchor]).reshape(shape)
         self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond]
         self.steps = steps
+        self.inner = knots[..., 1:-1]
         self.below = sum(steps[:-1])
         self.above = steps[-1]
         self.falling = turned or len(steps) > 2
-
-    def numbers(self) -> NDArray[np.float32]:
-        """Origin, size and bends of a grid for a whole tensor, as compiled code takes them."""
-        return torch.stack((self.origin, self.size, *self.bends)).float().numpy()
 
     def position(self, x: Tensor) -> Tensor:
         """Where values lie, in steps; a new tensor."""
@@ -107,20 +102,44 @@ class PiecewiseGrid:
             t = _bend_(t, bend.reciprocal())
         return t
 
-    def round(self, x: Tensor) -> Tensor:
-        return self._inside(x).round_()
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes of the nearest levels, as floating-point numbers; a new tensor."""
+        t = self._inside(x).round_()
+        return _subtract_from_(self.below, t) if self.falling else t.add_(self.below)
 
-    def error(self, x: Tensor) -> Tensor:
-        """How far, in steps of its own segment, the nearest level lies above a value; 0 outside the grid."""
+    def values(self, codes: Tensor) -> Tensor:
+        """Levels of codes given as floating-point numbers; a new tensor."""
+        return self._expand(codes.neg().add_(self.below) if self.falling else codes.sub(self.below))
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Levels nearest to values, as :meth:`values` has them; a new tensor."""
+        return self._expand(self._inside(x).round_())
+
+    def pulls(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Σ slope · (q − p) in each segment.
+
+        q − p is how far, in steps, the nearest level lies above a value; 0 outside the grid.
+
+        Args:
+            x: Values.
+            slope: As ``x``, in the dtype of the knots.
+
+        Returns:
+            ``(m,)``, or ``(c, m)``.
+        """
         position = self._inside(x)
         rounded = position.round()
-        return position.sub_(rounded) if self.falling else rounded.sub_(position)
+        error = (position.sub_(rounded) if self.falling else rounded.sub_(position)).mul_(slope)
+        axes = tuple(range(self.inner.ndim - 1, x.ndim))
+        # At a knot the error is zero: what lies in a segment is the difference of what lies beyond its ends.
+        beyond = [error.sum(axes), *(above(error, x, edge).sum(axes) for edge in self.inner.unbind(-1))]
+        return -torch.stack([*beyond, torch.zeros_like(beyond[0])], -1).diff(dim=-1)
 
     def _inside(self, x: Tensor) -> Tensor:
         low, high = (-self.above, self.below) if self.falling else (-self.below, self.above)
         return self.position(x).clamp_(low, high)
 
-    def expand(self, t: Tensor) -> Tensor:
+    def _expand(self, t: Tensor) -> Tensor:
         """Undo :meth:`position`, in place."""
         for i, bend in reversed(list(enumerate(self.bends))):
             t = _bend_(t, bend)
@@ -130,43 +149,60 @@ class PiecewiseGrid:
                 t.sub_(self.steps[i])
         return t.mul_(self.size).add_(self.origin)
 
-    def swap(self, t: Tensor) -> Tensor:
-        """Coordinates to codes, in place."""
-        return _subtract_from_(self.below, t) if self.falling else t.add_(self.below)
-
-    def swap_back(self, codes: Tensor) -> Tensor:
-        """Codes to coordinates; a new tensor."""
-        return codes.neg().add_(self.below) if self.falling else codes.sub(self.below)
-
 
 class LevelGrid:
-    """A staircase whose knots are all levels: the coordinate is the code, found by comparing."""
+    """A staircase whose knots are all levels: codes are found by comparing. Methods as of :class:`PiecewiseGrid`."""
 
     def __init__(self, like: Tensor, levels: Tensor) -> None:
         self.levels = levels.detach().to(computing_dtype(like.dtype))
         self.halfway = (self.levels[1:] + self.levels[:-1]) / 2
 
-    def round(self, x: Tensor) -> Tensor:
-        codes = torch.bucketize(x.to(self.levels.dtype).contiguous(), self.halfway, out_int32=True).to(
-            self.levels.dtype
-        )
-        return torch.where(x.isnan(), torch.nan, codes)
+    def codes(self, x: Tensor) -> Tensor:
+        return torch.bucketize(x.to(self.levels.dtype).contiguous(), self.halfway, out_int32=True)
 
-    def error(self, x: Tensor) -> Tensor:
-        """As of :class:`PiecewiseGrid`; between two levels."""
-        below = torch.bucketize(x.contiguous(), self.levels[1:-1].contiguous())
-        a, b = self.levels[below], self.levels[below + 1]
-        position = ((x - a) / (b - a).clamp(min=1e-30)).clamp_(0, 1)
-        return (position > 0.5).to(x.dtype) - position
+    def values(self, codes: Tensor) -> Tensor:
+        return self.levels[codes.long()]
 
-    def expand(self, t: Tensor) -> Tensor:
-        return torch.where(t.isnan(), t, self.levels[t.nan_to_num().long()])
+    def nearest(self, x: Tensor) -> Tensor:
+        return self.values(self.codes(x)).masked_fill_(x.isnan(), torch.nan)
 
-    def swap(self, t: Tensor) -> Tensor:
-        return t
+    def pulls(self, x: Tensor, slope: Tensor) -> Tensor:
+        segment = torch.bucketize(x.contiguous(), self.levels[1:-1].contiguous())
+        size = self.levels.diff().clamp_(min=1e-30)
+        position = ((x - self.levels[segment]) / size[segment]).clamp_(0, 1)
+        pull = ((position > 0.5).to(x.dtype) - position).mul_(slope)
+        return torch.stack([torch.where(segment == k, pull, 0).sum() for k in range(len(size))])
 
-    def swap_back(self, codes: Tensor) -> Tensor:
-        return codes
+
+def above(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
+    """The values where x > edge, else 0. One pass where the edge is one number on the CPU."""
+    if _one_number(edge):
+        return torch.ops.aten.threshold_backward(values, x, float(edge))  # pyright: ignore[reportUnknownVariableType]
+    return torch.where(x > _along(edge, x), values, 0)
+
+
+def below(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
+    """The values where x < edge, else 0."""
+    if _one_number(edge):
+        return torch.ops.aten.hardtanh_backward(values, x, -math.inf, float(edge))  # pyright: ignore[reportUnknownVariableType]
+    return torch.where(x < _along(edge, x), values, 0)
+
+
+def between(values: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The values where low ≤ x ≤ high, else 0."""
+    if _one_number(low):
+        # The operator leaves out both ends.
+        outer = (float(torch.nextafter(end, end.new_tensor(way))) for end, way in ((low, -math.inf), (high, math.inf)))
+        return torch.ops.aten.hardtanh_backward(values, x, *outer)  # pyright: ignore[reportUnknownVariableType]
+    return torch.where((x >= _along(low, x)) & (x <= _along(high, x)), values, 0)
+
+
+def _one_number(edge: Tensor) -> bool:
+    return edge.ndim == 0 and edge.device.type == "cpu"
+
+
+def _along(edge: Tensor, x: Tensor) -> Tensor:
+    return edge.reshape(-1, *([1] * (x.ndim - 1))) if edge.ndim else edge
 
 
 def _bend_(t: Tensor, slope: Tensor) -> Tensor:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from srquant.quantizers.numerics.grid import LevelGrid, PiecewiseGrid, Steps, computing_dtype, is_non_uniform, staircase
+from srquant.quantizers.numerics.grid import (
+    LevelGrid,
+    Steps,
+    above,
+    below,
+    between,
+    computing_dtype,
+    is_non_uniform,
+    staircase,
+)
 from srquant.support.compiled import compiled, flat_array, memory_order
 
-_KERNELS = "srquant.quantizers.numerics.kernels"
-_LARGE = 1 << 24
-
-
-_PIECE = 1 << 19
+_PIECE = 1 << 18
+"""Values whose float32 numbers stay in the processor's cache between the passes over them."""
 
 
 def quantize(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
@@ -46,109 +51,58 @@ class _Quantize(torch.autograd.Function):
         ctx.save_for_backward(x, knots)
         ctx.steps = steps
         grid = staircase(x, knots, steps)
-        if (fast := _compiled(x, knots, steps)) is not None:
-            result = torch.empty_like(x)
-            given, made = (flat_array(tensor, x) for tensor in (x, result))
-            if isinstance(grid, LevelGrid):
-                fast.nearest(given, made, grid.levels.numpy())
-            else:
-                fast.staircase(given, made, grid.numbers(), steps, grid.falling)
-            return result
-        if x.numel() < _LARGE or x.device.type != "cpu" or knots.ndim == 2 or isinstance(grid, LevelGrid):
-            return grid.expand(grid.round(x)).to(x.dtype)
-        return _piecewise(x, grid)
+        if (fast := _compiled(x, knots, steps)) is not None and isinstance(grid, LevelGrid):
+            found = torch.empty_like(x, dtype=knots.dtype)
+            fast.nearest(flat_array(x, x), flat_array(found, x), grid.levels.numpy(), grid.halfway.numpy())
+            return found.to(x.dtype)
+        result = torch.empty_like(x)
+        for given, made in _pieces(knots, x, result):
+            made.copy_(grid.nearest(given))
+        return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        given, knots = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        given, knots = cast(tuple[Tensor, Tensor], ctx.saved_tensors)
         steps: Steps = ctx.steps
-        if (fast := _compiled(given, knots, steps)) is not None:
-            to_x = torch.empty_like(given)
-            flat = (flat_array(tensor, given) for tensor in (given, gradient.to(given.dtype), to_x))
-            if not ctx.needs_input_grad[1]:
-                fast.pass_inside(*flat, float(knots[0]), float(knots[-1]))
-                return to_x, None, None
-            grid = staircase(given, knots, steps)
-            if isinstance(grid, LevelGrid):
-                sums = fast.nearest_gradients(*flat, grid.levels.numpy())
-            else:
-                sums = fast.gradients(*flat, grid.numbers(), knots.detach().numpy(), steps, grid.falling)
-            below, above, *beyond = torch.from_numpy(sums).to(knots.dtype)
-            to_knots = _to_knots(knots, steps, [*beyond[: len(steps)], 0], below, above)
-            return to_x, to_knots, None
-        x, slope = (t.to(computing_dtype(given.dtype)) for t in (given, gradient))
-        edges = [knots[..., i].detach() for i in range(knots.shape[-1])]
-        if not ctx.needs_input_grad[1]:
-            return _between(slope, x, edges[0], edges[-1]).to(given.dtype), None, None
-        above, below = _above(slope, x, edges[-1]), _below(slope, x, edges[0])
-        to_x = slope.sub(above).sub_(below).to(given.dtype) if ctx.needs_input_grad[0] else None
-        # Σ (q − p)·∂L/∂x̂ beyond each inner knot; differences of neighbours are the sums inside the segments. At a knot
-        # and outside of all of them q − p is zero.
-        dims = tuple(range(1, x.ndim)) if knots.ndim == 2 else tuple(range(x.ndim))
-        error = staircase(x, knots, steps).error(x).mul_(slope)
-        beyond = [error.sum(dims), *(_above(error, x, edge).sum(dims) for edge in edges[1:-1]), 0]
-        return to_x, _to_knots(knots, steps, beyond, below.sum(dims), above.sum(dims)), None
+        learned = ctx.needs_input_grad[1]
+        if learned and (fast := _compiled(given, knots, steps)) is not None:
+            to_x = torch.empty_like(given, dtype=knots.dtype)
+            arrays = [flat_array(tensor, given) for tensor in (given, gradient, to_x)]
+            found = torch.from_numpy(fast.gradients(*arrays, knots.detach().numpy()))
+            return to_x.to(given.dtype), _to_knots(found[:-2], found[-2], found[-1], steps).to(knots.dtype), None
+        grid = staircase(given, knots, steps)
+        low, high = knots[..., 0].detach(), knots[..., -1].detach()
+        to_x, to_knots = torch.empty_like(given), knots.new_zeros(knots.shape)
+        for *tensors, made in _pieces(knots, given, gradient, to_x):
+            x, slope = (tensor.to(computing_dtype(given.dtype)) for tensor in tensors)
+            made.copy_(between(slope, x, low, high))
+            if learned:
+                axes = tuple(range(knots.ndim - 1, x.ndim))
+                sums = below(slope, x, low).sum(axes), above(slope, x, high).sum(axes)
+                to_knots += _to_knots(grid.pulls(x, slope), sums[0], sums[1], steps)
+        return to_x, to_knots if learned else None, None
 
 
-def _to_knots(knots: Tensor, steps: Steps, beyond: Sequence[Tensor | int], below: Tensor, above: Tensor) -> Tensor:
-    """∂L/∂knots from the sums of ∂L/∂x̂ outside the grid and of (q − p)·∂L/∂x̂ beyond each knot but the last."""
-    result = torch.zeros_like(knots)
-    for i, count in enumerate(steps):
-        share = (beyond[i] - beyond[i + 1]) / count
-        result[..., i + 1] += share
-        result[..., i] -= share
-    result[..., -1] += above
-    result[..., 0] += below
-    return result
+def _to_knots(pulls: Tensor, lower: Tensor, upper: Tensor, steps: Steps) -> Tensor:
+    """∂L/∂knots from Σ (q − p)·∂L/∂x̂ in each segment, and Σ ∂L/∂x̂ below and above the grid."""
+    shares = pulls / torch.tensor(steps, dtype=pulls.dtype, device=pulls.device)
+    return torch.cat((lower[..., None], shares), -1) + torch.cat((-shares, upper[..., None]), -1)
 
 
 def _compiled(x: Tensor, knots: Tensor, steps: Steps) -> Any:
     """The compiled form, where there is one for such tensors."""
     fits = knots.device.type == "cpu" and knots.dtype == torch.float32 and knots.ndim == 1
-    return compiled(x, _KERNELS) if fits and (len(steps) <= 3 or is_non_uniform(steps)) else None
+    return compiled(x, "srquant.quantizers.numerics.kernels") if fits and is_non_uniform(steps) else None
 
 
-def _above(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
-    """The values where x > edge, else 0. One pass where the edge is one number on the CPU."""
-    if _one_number(edge):
-        return torch.ops.aten.threshold_backward(values, x, float(edge))  # pyright: ignore[reportUnknownVariableType]
-    return torch.where(x > _along(edge, x), values, 0)
-
-
-def _below(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
-    """The values where x < edge, else 0."""
-    if _one_number(edge):
-        return torch.ops.aten.hardtanh_backward(values, x, -math.inf, float(edge))  # pyright: ignore[reportUnknownVariableType]
-    return torch.where(x < _along(edge, x), values, 0)
-
-
-def _between(values: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The values where low ≤ x ≤ high, else 0."""
-    if _one_number(low):
-        # The operator leaves out both ends.
-        outer = (float(torch.nextafter(end, end.new_tensor(way))) for end, way in ((low, -math.inf), (high, math.inf)))
-        return torch.ops.aten.hardtanh_backward(values, x, *outer)  # pyright: ignore[reportUnknownVariableType]
-    return torch.where((x >= _along(low, x)) & (x <= _along(high, x)), values, 0)
-
-
-def _one_number(edge: Tensor) -> bool:
-    return edge.ndim == 0 and edge.device.type == "cpu"
-
-
-def _along(edge: Tensor, x: Tensor) -> Tensor:
-    return edge.reshape(-1, *([1] * (x.ndim - 1))) if edge.ndim else edge
-
-
-def _piecewise(x: Tensor, grid: PiecewiseGrid) -> Tensor:
-    """Move a large tensor to the grid piece by piece, so that all passes over a piece stay in the cache."""
-    result = torch.empty_like(x)
-    # Both in the order of memory, which they share.
-    order = memory_order(x)
-    given, made = x.permute(order).reshape(-1), result.permute(order)
-    if not made.is_contiguous():
-        return grid.expand(grid.round(x)).to(x.dtype)
-    made = made.view(-1)
-    for start in range(0, made.numel(), _PIECE):
-        piece = slice(start, start + _PIECE)
-        made[piece] = grid.expand(grid.round(given[piece]))
-    return result
+def _pieces(knots: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors of one shape, the last to be written, in flat pieces that stay in the cache; whole where knots are not
+    those of a whole tensor on the CPU.
+    """
+    if knots.ndim == 2 or knots.device.type != "cpu":
+        yield tensors
+        return
+    order = memory_order(tensors[-1])
+    flat = [tensor.permute(order).reshape(-1) for tensor in tensors]
+    for start in range(0, flat[0].numel(), _PIECE):
+        yield tuple(tensor[start : start + _PIECE] for tensor in flat)
