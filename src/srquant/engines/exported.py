@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srquant.engines.saturation import products_saturate
 from srquant.engines.targets import Target
-from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, FixedTiling, Tiling
+from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
 from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
@@ -79,7 +79,7 @@ class Contract(Checked):
                 f"tile={height}x{width} does not do: {self.network} needs {self.overlap} pixels of overlap on each "
                 f"side, so height and width must be at least {least}{multiple}"
             )
-        return FixedTiling(min(self.tile), self.overlap, self.alignment, self.tile)
+        return Tiling(min(self.tile), self.overlap, self.alignment, self.tile)
 
 
 def read_contract(path: Path) -> tuple[Contract, bytes]:

@@ -102,9 +102,5 @@ class Tiling:
         return pixels + -pixels % self.alignment
 
 
-FixedTiling = Tiling
-"""Said where tiles have a size."""
-
-
 def _inside(kept: slice, given: slice, scale: int) -> slice:
     return slice((kept.start - given.start) * scale, (kept.stop - given.start) * scale)
