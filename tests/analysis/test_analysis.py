@@ -61,7 +61,7 @@ def test_replaying_gives_what_whole_passes_give(name: str, tmp_path: Path, calib
     (folder,) = find_pairs(tmp_path / "Set", model.scale)
     quantized = MinMax(bits=3, edges="none").quantize(model, calibration)
     result = sensitivity(model, quantized, list(folder))
-    network, _ = fold_batch_norm(model.network)
+    network, _, _ = fold_batch_norm(model.network)
     assert result.float_psnr == pytest.approx(evaluate(model, [folder], model.scale)[0].psnr, abs=1e-3)
     assert result.all_psnr == pytest.approx(evaluate(quantized, [folder], model.scale)[0].psnr, abs=1e-9)
     layers = quant_layers(quantized.network)
@@ -155,7 +155,7 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     channels = MSE(weights=WeightSettings(range="least_squares", per_channel=True))
     quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
     rows = bound_places(model, quantized, patches)
-    network, _ = fold_batch_norm(model.network)
+    network, _, _ = fold_batch_norm(model.network)
     seen: dict[str, list[Tensor]] = {}
 
     def look(layer: str, place: int, operand: Tensor) -> None:

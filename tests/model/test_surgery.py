@@ -53,7 +53,7 @@ def test_attention_products_are_points() -> None:
 def test_folding_changes_nothing_but_the_norms() -> None:
     network = small_networks()["srresnet"]
     before = state_bytes(network)
-    folded, folds = fold_batch_norm(network)
+    folded, folds, _ = fold_batch_norm(network)
     assert len(folds) == 2 * 2 + 1
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     images = torch.rand(1, 3, 20, 20)
@@ -75,7 +75,7 @@ def test_a_norm_whose_input_is_used_elsewhere_is_left() -> None:
     module = Forked().eval()
     module.norm.running_mean.normal_()
     network = Model.wrap(module, 2).network
-    folded, folds = fold_batch_norm(network)
+    folded, folds, _ = fold_batch_norm(network)
     assert not folds
     images = torch.rand(1, 3, 8, 8)
     assert torch.equal(folded(images), network(images))

@@ -15,7 +15,6 @@ from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.observing import observe
-from srquant.model.survey import survey
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
@@ -65,8 +64,8 @@ def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibrat
     Raises:
         ArgumentError: A model is not a quantized one made of ``model``.
     """
-    network, _ = fold_batch_norm(model.network)
-    kinds = {point.name: point.kind for point in survey(network).points}
+    network, _, survey = fold_batch_norm(model.network)
+    kinds = {point.name: point.kind for point in survey.points}
     layers = {title: quant_layers(other.network) for title, other in quantized.items()}
     for title, found in layers.items():
         if not found or not found.keys() <= kinds.keys():

@@ -19,7 +19,6 @@ from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.multiplications import flat
 from srquant.model.observing import observe
-from srquant.model.survey import survey
 from srquant.quantizers.ranges import quantile
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
@@ -78,8 +77,8 @@ def distributions(
     """
     check("share", share, Annotated[float, Field(gt=0, lt=1)])
     check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
-    network, _ = fold_batch_norm(model.network)
-    kinds = {point.name: point.kind for point in survey(network).points}
+    network, _, survey = fold_batch_norm(model.network)
+    kinds = {point.name: point.kind for point in survey.points}
     names = [name for name in kinds if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
     if not names:
         raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(list(kinds)[:5])}")

@@ -20,7 +20,6 @@ from srquant.images.metrics import psnr
 from srquant.images.pairs import Pair
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
-from srquant.model.survey import survey
 from srquant.model.swapping import quant_layers, replace
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import bar
@@ -65,8 +64,8 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     layers = quant_layers(quantized.network)
     if quantized.record is None or model.record is not None:
         raise ArgumentError("sensitivity needs a float model and a quantized one made of it")
-    network, _ = fold_batch_norm(model.network)
-    order = [point.name for point in survey(network).points]
+    network, _, survey = fold_batch_norm(model.network)
+    order = [point.name for point in survey.points]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
     replays = {name: _Replay(network.get_submodule(name)) for name in order}

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, NamedTuple, cast
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.model.observing import to_network
-from srquant.model.survey import PROBE
+from srquant.model.survey import Survey, survey
 from srquant.model.swapping import N, copy_network, replace
 from srquant.networks.base import SRNetwork
 from srquant.support.settings import Checked
 from srquant.support.tensors import modules_of
-from srquant.support.watching import hooks
+from srquant.support.watching import Watched, watch
 
 
 @dataclass(frozen=True)
@@ -32,33 +28,47 @@ class Fold(Checked):
     """Whether the convolution had a bias before."""
 
 
-def fold_batch_norm(network: SRNetwork) -> tuple[SRNetwork, tuple[Fold, ...]]:
-    """A copy in which every batch normalisation that directly follows a convolution is part of it.
+class Folded(NamedTuple):
+    """A network without the batch normalisations that could be folded."""
 
-    W' = W·γ/σ, b' = (b − μ)·γ/σ + β, with σ = sqrt(var + ε). If the convolution's output has other readers, folding
-    would change the result; then nothing is folded.
+    network: SRNetwork
+    folds: tuple[Fold, ...]
+    survey: Survey
+
+
+def fold_batch_norm(network: SRNetwork) -> Folded:
+    """A copy in which every batch normalisation that directly follows a convolution is part of it, and its survey.
+
+    W' = W·γ/σ, b' = (b − μ)·γ/σ + β, with σ = sqrt(var + ε). A normalisation is left where anything else reads or
+    overwrites the convolution's output, and all of them if the results do not agree. The network runs once, and once
+    more if something was folded.
     """
-    folded = without_overwriting(copy_network(network))
-    folds = tuple(_find_folds(folded))
-    if not folds:
-        return folded, ()
-    for fold in folds:
-        convolution = cast(nn.Conv2d, folded.get_submodule(fold.convolution))
-        norm = cast(nn.BatchNorm2d, folded.get_submodule(fold.norm))
-        weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
-            convolution.weight,
-            convolution.bias,
-            cast(Tensor, norm.running_mean),
-            cast(Tensor, norm.running_var),
-            norm.eps,
-            norm.weight,
-            norm.bias,
-        )
-        convolution.weight, convolution.bias = weight, bias
-    reshape_folded(folded, folds)
-    if not _agree(network, folded):
-        return without_overwriting(copy_network(network)), ()
-    return folded, folds
+    plain = without_overwriting(copy_network(network))
+    watched = watch(plain, plain.probe())
+    folds = tuple(_find_folds(plain, watched))
+    if folds:
+        folded = copy_network(plain)
+        for fold in folds:
+            _fold(folded, fold)
+        reshape_folded(folded, folds)
+        again = watch(folded, folded.probe())
+        if _agree(watched.output, again.output):
+            return Folded(folded, folds, survey(folded, again))
+    return Folded(plain, (), survey(plain, watched))
+
+
+def _fold(network: SRNetwork, fold: Fold) -> None:
+    convolution = cast(nn.Conv2d, network.get_submodule(fold.convolution))
+    norm = cast(nn.BatchNorm2d, network.get_submodule(fold.norm))
+    convolution.weight, convolution.bias = nn.utils.fusion.fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        cast(Tensor, norm.running_mean),
+        cast(Tensor, norm.running_var),
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
 
 
 def without_overwriting(network: N) -> N:
@@ -69,11 +79,8 @@ def without_overwriting(network: N) -> N:
     return network
 
 
-def _agree(network: SRNetwork, other: SRNetwork) -> bool:
-    """Whether two networks give the same, up to rounding, on noise."""
-    noise = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected, found = (n(to_network(n, noise)) for n in (network, other))
+def _agree(expected: Tensor, found: Tensor) -> bool:
+    """Whether two outputs are the same up to rounding."""
     return bool((expected - found).abs().max() <= 1e-3 * expected.abs().max())
 
 
@@ -86,35 +93,19 @@ def reshape_folded(network: nn.Module, folds: Iterable[Fold]) -> None:
         replace(network, fold.norm, nn.Identity())
 
 
-def _find_folds(network: SRNetwork) -> Iterator[Fold]:
-    """Watch a forward pass: a norm folds if its input is just what a convolution gave, read by nobody else."""
-    makers: dict[int, tuple[str, Tensor]] = {}
-    inputs: dict[str, Tensor] = {}
-    readers: Counter[int] = Counter()
-    alive: list[Tensor] = []  # so that no two tensors have the same id
-
-    def made(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        makers[id(output)] = (name, output)
-
-    def read(name: str, module: nn.Module, operands: tuple[Any, ...]) -> None:
-        for operand in operands:
-            if isinstance(operand, Tensor) and not list(module.children()):
-                alive.append(operand)
-                readers[id(operand)] += 1
-                if isinstance(module, nn.BatchNorm2d):
-                    inputs[name] = operand
-
-    modules = modules_of(network)
-    if not any(isinstance(module, nn.BatchNorm2d) for module in modules.values()):
-        return
-    after = {name: partial(made, name) for name, module in modules.items() if type(module) is nn.Conv2d}
-    before = {name: partial(read, name) for name in modules}
-    device = next(network.parameters()).device
-    with hooks(network, before, after), torch.no_grad():
-        network(torch.zeros(1, 3, PROBE, PROBE, device=device))
-    for norm, tensor in inputs.items():
-        maker = makers.get(id(tensor))
-        module = cast(nn.BatchNorm2d, modules[norm])
-        if maker is not None and readers[id(tensor)] == 1 and module.running_mean is not None:
-            biased = cast(nn.Conv2d, modules[maker[0]]).bias is not None
-            yield Fold(maker[0], norm, module.num_features, biased)
+def _find_folds(network: SRNetwork, watched: Watched) -> Iterator[Fold]:
+    """Normalisations whose every input is just what one convolution gave, read and overwritten by nobody else."""
+    runs = watched.by_name()
+    modules = {name: network.get_submodule(name) for name in runs if len(watched.names[name]) == 1}
+    makers = {
+        call.output: call.name for name, calls in runs.items() if type(modules.get(name)) is nn.Conv2d for call in calls
+    }
+    for name, norm in modules.items():
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+            continue
+        inputs = {operand for call in runs[name] for operand in call.operands}
+        found = {makers.get(operand) for operand in inputs}
+        read_elsewhere = any(set(watched.readers.get(operand.value, ())) != {name} for operand in inputs)
+        maker = found.pop() if len(found) == 1 else None
+        if maker is not None and not read_elsewhere and len(inputs) == len(runs[maker]):
+            yield Fold(maker, name, norm.num_features, cast(nn.Conv2d, modules[maker]).bias is not None)

@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from srquant.model.survey import PROBE
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import ImageError, NetworkError, UnlikeWarning
 from srquant.support.watching import hooks
@@ -45,9 +44,10 @@ def observe(
     def show(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         for place, operand in enumerate(operands):
             if not operand.numel():
+                side = network.probe().shape[-1]
                 raise NetworkError(
                     f"an operand of {name} has no elements on images of this size, though it has some at "
-                    f"{PROBE}x{PROBE}; leave it float: layers={name}=float"
+                    f"{side}x{side}; leave it float: layers={name}=float"
                 )
             observer(name, place, operand)
 

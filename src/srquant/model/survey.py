@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from srquant.model.multiplications import MultiplicationKind, kind_of
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import NetworkError
-from srquant.support.tensors import modules_of
-from srquant.support.watching import Origins, hooks
-
-PROBE = 48
-"""Height and width of the image on which multiply-adds are counted."""
+from srquant.support.watching import Call, Watched, watch
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,7 @@ class Point:
 
     ``multiply_adds`` is per pixel of the low-resolution input; ``weights`` counts the weight's elements (0 for an
     attention product); ``origins`` names, for each operand that is an activation, the operator whose output it is
-    (``softmax``, ``gelu``, ``native_layer_norm``, …; see :class:`~srquant.support.watching.Origins`).
+    (``softmax``, ``gelu``, ``native_layer_norm``, …; see :class:`~srquant.support.watching.Watched`).
     """
 
     name: str
@@ -49,47 +43,50 @@ class Survey:
     empty: tuple[str, ...] = ()
 
 
-def survey(network: SRNetwork) -> Survey:
-    """Find the points by running the network once on a small black image.
+def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
+    """Find the points in one forward pass.
 
-    Modules that never run, and subclasses that may compute something else, are no points.
+    Modules that never run, subclasses that may compute something else, and modules that are given more than their
+    operands are no points.
+
+    Args:
+        network: Any network.
+        watched: A pass of it on its own probe; None to make one.
 
     Raises:
-        NetworkError: The network cannot run, or multiplies nothing.
+        NetworkError: The network multiplies nothing.
     """
-    order: dict[str, float] = {}
-    empty: dict[str, None] = {}
-    made: dict[str, tuple[str, ...]] = {}
-    origins = Origins()
-    edges = network.edges
-    modules = modules_of(network)
-    device = next(network.parameters()).device
-    probe = torch.zeros(1, 3, PROBE, PROBE, device=device)
+    watched = watch(network, network.probe()) if watched is None else watched
+    edges = network.edges_seen(watched)
+    points: list[Point] = []
+    empty: list[str] = []
+    for name, calls in watched.by_name().items():
+        module = network.get_submodule(name)
+        kind = kind_of(module)
+        if kind is None or not all(call.plain for call in calls):
+            continue
+        if _multiplies_nothing(kind, module, calls):
+            empty.append(name)
+            continue
+        work = sum(_multiply_adds(kind, module, call) for call in calls) / watched.pixels
+        origins = tuple(watched.origins.get(operand.value, "") for operand in calls[-1].operands)
+        points.append(Point(name, kind, edges.role(name), work, _count_weights(kind, module), origins))
+    if not watched.multiply_adds:
+        side = network.probe().shape[-1]
+        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {side}x{side}")
+    return Survey(tuple(points), watched.multiply_adds / watched.pixels, tuple(empty))
 
-    def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        work = kinds[name].multiply_adds(module, [operand.shape for operand in inputs], output.shape)
-        order[name] = order.get(name, 0.0) + work / PROBE**2
 
-    def look(name: str, module: nn.Module, operands: tuple[Tensor, ...]) -> None:
-        made[name] = tuple(origins.of(operand) for operand in operands)
-        weight = kinds[name].weight_of(module)
-        multiplied = operands if weight is None else (*operands, weight)
-        if not all(operand.numel() for operand in multiplied):
-            empty[name] = None
+def _multiplies_nothing(kind: MultiplicationKind, module: nn.Module, calls: Sequence[Call]) -> bool:
+    """Whether the weight, or an operand of any call, has no elements."""
+    weight = kind.weight_of(module)
+    shapes = [operand.shape for call in calls for operand in call.operands]
+    return not all(shape.numel() for shape in (shapes if weight is None else [*shapes, weight.shape]))
 
-    kinds = {name: kind for name, module in modules.items() if (kind := kind_of(module)) is not None}
-    before, after = ({name: partial(call, name) for name in kinds} for call in (look, count))
-    with hooks(network, before, after), torch.no_grad(), FlopCounterMode(display=False) as counter, origins:
-        network(probe)
-    points = (
-        Point(name, kinds[name], edges.role(name), work, _count_weights(kinds[name], modules[name]), made[name])
-        for name, work in order.items()
-        if name not in empty
-    )
-    total = counter.get_total_flops() / 2 / PROBE**2
-    if not total:
-        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {PROBE}x{PROBE}")
-    return Survey(tuple(points), total, tuple(empty))
+
+def _multiply_adds(kind: MultiplicationKind, module: nn.Module, call: Call) -> int:
+    assert call.output is not None
+    return kind.multiply_adds(module, [operand.shape for operand in call.operands], call.output.shape)
 
 
 def _count_weights(kind: MultiplicationKind, module: nn.Module) -> int:

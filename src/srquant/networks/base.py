@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from srquant.support.errors import NetworkError
+from srquant.support.watching import Watched
 
 State = dict[str, Tensor]
 
@@ -27,6 +28,7 @@ _SMALL = 256
 """Whole numbers and parameters that a file of weights need not be large for."""
 Alignment = Annotated[int, Field(ge=1, le=256)]
 """What tile corners must be multiples of."""
+_PROBE = 48
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,23 @@ class SRNetwork(nn.Module):
     def edges(self) -> Edges:
         """The network's ends."""
         raise NotImplementedError
+
+    def edges_seen(self, watched: Watched) -> Edges:
+        """The network's ends, for those that have to look for them in a forward pass.
+
+        Args:
+            watched: One on :meth:`probe`.
+        """
+        return self.edges
+
+    def probe(self) -> Tensor:
+        """A small image of noise, ``1 3 h h`` in the network's value range: 48 pixels, or the next multiple of the
+        alignment. It is always the same.
+        """
+        side = _PROBE + -_PROBE % self.alignment
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        device = next(self.parameters()).device
+        return noise.to(device, memory_format=torch.channels_last) * self.value_range
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -1,22 +1,18 @@
-"""Watching a forward pass, and finding the ends of a network that nobody described."""
+"""Finding the ends of a network that nobody described."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from srquant.networks.base import Edges, SRNetwork
-from srquant.support.tensors import modules_of
-from srquant.support.watching import hooks
+from srquant.support.watching import Watched, watch
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-def find_edges(network: nn.Module, run: Callable[[], object]) -> Edges:
+def find_edges(network: nn.Module, watched: Watched) -> Edges:
     """Deduce the ends: the first and the last convolution to run, and those that enlarge.
 
     A convolution enlarges if it works at twice the height of the first one or more (padding inside a network makes
@@ -24,32 +20,18 @@ def find_edges(network: nn.Module, run: Callable[[], object]) -> Edges:
 
     Args:
         network: Any network.
-        run: Runs the network once on a probe image, which should not be tiny.
+        watched: A forward pass of it on an image that is not tiny.
     """
-    order: list[str] = []
-    enlarging: set[str] = set()
-    makers: dict[int, tuple[Tensor, str]] = {}  # holds the tensors, so that ids stay unique
-    heights: list[int] = []
-
-    def watch_convolution(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        order.append(name)
-        makers[id(output)] = (output, name)
-        heights.append(output.shape[-2])
-        if heights[-1] >= 2 * heights[0]:
-            enlarging.add(name)
-
-    def watch_shuffle(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
-        if id(inputs[0]) in makers:
-            enlarging.add(makers[id(inputs[0])][1])
-
-    modules = modules_of(network)
-    after = {
-        name: partial(watch_convolution, name) for name, module in modules.items() if type(module) in _CONVOLUTIONS
+    modules = {call.name: network.get_submodule(call.name) for call in watched.calls}
+    convolutions = [call for call in watched.calls if type(modules[call.name]) in _CONVOLUTIONS and call.output]
+    shuffled = {call.operands[0].value for call in watched.calls if isinstance(modules[call.name], nn.PixelShuffle)}
+    heights = [call.output.shape[-2] for call in convolutions if call.output]
+    enlarging = {
+        call.name
+        for call, height in zip(convolutions, heights, strict=True)
+        if height >= 2 * heights[0] or (call.output and call.output.value in shuffled)
     }
-    after |= {name: watch_shuffle for name, module in modules.items() if isinstance(module, nn.PixelShuffle)}
-    with hooks(network, after=after), torch.no_grad():
-        run()
-    names = list(dict.fromkeys(order))
+    names = list(dict.fromkeys(call.name for call in convolutions))
     ends = {names[0], names[-1]} if names else set[str]()
     return Edges(
         first=tuple(names[:1]),
@@ -65,13 +47,14 @@ class UndescribedNetwork(SRNetwork):
 
     @cached_property
     def _edges(self) -> Edges:
-        side = -(-64 // self.alignment) * self.alignment
-        probe = torch.zeros(1, 3, side, side, device=next(self.parameters()).device)
-        return find_edges(self, lambda: self(probe))
+        return self.edges_seen(watch(self, self.probe()))
 
     @property
     def edges(self) -> Edges:
         return self._edges
+
+    def edges_seen(self, watched: Watched) -> Edges:
+        return find_edges(self, watched)
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
 from srquant.model.folding import Fold, fold_batch_norm
 from srquant.model.record import Kept
-from srquant.model.survey import Point, Survey, survey
+from srquant.model.survey import Point, Survey
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import ArgumentError
 
@@ -60,8 +60,7 @@ def make_plan(model: Model, method: Method) -> Plan:
     """
     if model.record is not None:
         raise ArgumentError(f"the model is quantized already (by {model.record.method}); start from float weights")
-    network, folds = fold_batch_norm(model.network)
-    found = survey(network)
+    network, folds, found = fold_batch_norm(model.network)
     rules = [parse_rule(rule) for rule in method.layers]
     for pattern, _ in rules:
         if not any(fnmatch.fnmatchcase(point.name, pattern) for point in found.points):
