@@ -13,6 +13,8 @@ from torch import Tensor
 
 from srquant.quantizers import (
     FreeLevels,
+    PerChannel,
+    PerTensor,
     PiecewiseLinear,
     Quantizer,
     ShiftedLevels,
@@ -231,6 +233,97 @@ def test_a_quantizer_is_rebuilt_from_its_description(kind: str) -> None:
     bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
     again = build_quantizer(quantizer.name, quantizer.arguments(), bounds)
     assert torch.equal(again(x), quantizer(x))
+
+
+CHANNELS = [kind for kind in KINDS if not kind.startswith(("free_levels", "shifted"))]
+"""Kinds whose bounds may be per channel."""
+
+
+def per_channel(kind: str, bits: int, x: Tensor, axis: int) -> tuple[Quantizer, list[Quantizer]]:
+    """A quantizer with bounds for each slice of ``x`` along axis 0, which it meets at another axis; and those of the
+    slices, each with its bounds alone.
+    """
+    alike = make(kind, bits, x).arguments()  # also on which sides there are outliers
+    alone: list[Quantizer] = []
+    for channel in x:
+        bounds = {name: value.detach() for name, value in make(kind, bits, channel).named_parameters()}
+        alone.append(build_quantizer(kind.split("/", maxsplit=1)[0], alike, bounds))
+    names = [name for name, _ in alone[0].named_parameters()]
+    together = {name: torch.stack([quantizer.get_parameter(name).detach() for quantizer in alone]) for name in names}
+    return build_quantizer(kind.split("/", maxsplit=1)[0], alike | {"axis": axis}, together), alone
+
+
+def of_channels(tensor: Tensor, axis: int) -> tuple[Tensor, ...]:
+    """The slices along an axis."""
+    return tensor.movedim(axis, 0).unbind()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("bits", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_bounds_of_channels_are_each_channels_own(kind: str, bits: int, axis: int) -> None:
+    rows = torch.randn(5, 40, 6) * torch.tensor([0.1, 1.0, 30.0, 1e-3, 2.0])[:, None, None] + 0.3
+    quantizer, alone = per_channel(kind, bits, rows, axis)
+    assert quantizer.granularity == PerChannel(axis)
+    assert alone[0].granularity == PerTensor()
+    x = rows.movedim(0, axis).contiguous().requires_grad_()
+    slope = torch.randn_like(x)
+    values, codes = quantizer(x), quantizer.codes(x)
+    values.backward(slope)
+    assert x.grad is not None
+    assert values.shape == x.shape
+    assert values.stride() == x.stride()
+    assert torch.equal(quantizer.decode(codes), values)
+    grid, terms = quantizer.integer_grid(), quantizer.terms(codes)
+    integers = None if grid is None else of_channels(grid.integers(codes), axis)
+    parts = [(of_channels(term.integers, axis), of_channels(term.values(), axis)) for term in terms]
+    whole = [of_channels(tensor, axis) for tensor in (values.detach(), codes, x.grad, slope)]
+    for place, (channel, one) in enumerate(zip(rows, alone, strict=True)):
+        value, code, gradient, pushed = (tensors[place] for tensors in whole)
+        channel = channel.clone().requires_grad_()
+        found = one(channel)
+        found.backward(pushed)
+        assert torch.equal(found, value)
+        assert torch.equal(one.codes(channel), code)
+        assert torch.equal(one.decode(code), value)
+        assert channel.grad is not None
+        assert torch.equal(channel.grad, gradient)
+        assert torch.equal(one.levels(), quantizer.levels()[place])
+        for name, bound in one.named_parameters():
+            all_of_it = quantizer.get_parameter(name).grad
+            assert (bound.grad is None) == (all_of_it is None)
+            if bound.grad is not None and all_of_it is not None:
+                torch.testing.assert_close(all_of_it[place], bound.grad, rtol=1e-4, atol=1e-4)
+        own = one.integer_grid()
+        assert (own is None) == (grid is None)
+        if own is not None and grid is not None and integers is not None:
+            assert torch.equal(grid.scale[place], own.scale)
+            assert torch.equal(integers[place], own.integers(code))
+        for (counts, sizes), term in zip(parts, one.terms(code), strict=True):
+            assert torch.equal(counts[place], term.integers)
+            assert torch.equal(sizes[place], term.values())
+
+
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name not in ("empty", "single")])
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_a_channel_of_any_kind_goes_its_own_way(kind: str, shape: str) -> None:
+    odd = SHAPES[shape](400)
+    rows = torch.stack((torch.randn(400), odd[:400], 5 * torch.rand(400)))
+    quantizer, alone = per_channel(kind, 4, rows, axis=1)
+    x = rows.T.contiguous()
+    expected = torch.stack([one(channel) for one, channel in zip(alone, rows, strict=True)], 1)
+    assert torch.equal(quantizer(x), expected)
+    assert torch.equal(quantizer.decode(quantizer.codes(x)), expected)
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_an_axis_is_part_of_the_description(kind: str) -> None:
+    x = torch.randn(4, 50)
+    quantizer, _ = per_channel(kind, 5, x, axis=1)
+    bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
+    again = build_quantizer(quantizer.name, quantizer.arguments(), bounds)
+    assert torch.equal(again(x.T), quantizer(x.T))
+    assert "axis" not in per_channel(kind, 5, x, axis=0)[0].arguments()
 
 
 @pytest.mark.parametrize("bits", [-1, 0, 1, 9, 32])

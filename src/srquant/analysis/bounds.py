@@ -107,8 +107,8 @@ class _Count:
 
     def add(self, values: Tensor) -> None:
         values = self._quantizer.to(values.device).centred(values)
-        shape = (-1, *([1] * (values.ndim - 1))) if self._lower.ndim else ()
-        lower, upper = (bound.to(values.device).reshape(shape) for bound in (self._lower, self._upper))
+        granularity = self._quantizer.granularity
+        lower, upper = (granularity.along(bound.to(values.device), values) for bound in (self._lower, self._upper))
         self._below += int((values < lower).sum())
         self._above += int((values > upper).sum())
         self._all += values.numel()

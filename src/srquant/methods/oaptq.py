@@ -86,8 +86,9 @@ class PLQ(Method):
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         """The quantizer of averaged bounds."""
-        sides = find_sides(bounds["lower"], bounds["upper"], bounds["breakpoint"]) if self.reallocate else "both"
-        return PiecewiseLinear(bits, **bounds, form=self.plq, sides=sides, grid=self.grid)
+        found = bounds["lower"], bounds["upper"], bounds["breakpoint"]
+        sides = find_sides(*found) if self.reallocate else "both"
+        return PiecewiseLinear(bits, *found, form=self.plq, sides=sides, grid=self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,5 +32,7 @@ class Percentile(Method):
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, lambda bits: Quantiles(self.share))
-        layers = build_layers(plan, bounds, self, lambda bits, found: Uniform(bits, **found, grid=self.grid))
+        layers = build_layers(
+            plan, bounds, self, lambda bits, found: Uniform(bits, found["lower"], found["upper"], self.grid)
+        )
         return finish(model, plan, layers, self, calibration)

@@ -11,6 +11,9 @@ from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.base import check_grid as check_grid
+from srquant.quantizers.granularity import Granularity as Granularity
+from srquant.quantizers.granularity import PerChannel as PerChannel
+from srquant.quantizers.granularity import PerTensor as PerTensor
 from srquant.quantizers.non_uniform import FreeLevels as FreeLevels
 from srquant.quantizers.non_uniform import ShiftedLevels as ShiftedLevels
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from srquant.quantizers.granularity import Granularity, PerChannel, PerTensor
 from srquant.quantizers.numerics import grid, integers, rounding
 from srquant.support.errors import ArgumentError
 
@@ -45,8 +48,8 @@ class Quantizer(nn.Module):
     """Maps real values to at most 2^bits integer codes and codes to values, on a piecewise-affine grid.
 
     ``forward`` is decode ∘ codes with straight-through gradients; the bounds are parameters, so finetuning can learn
-    them. A new quantizer is a new file in this folder: a subclass with a ``name``, parameters of shape ``()`` (whole
-    tensor) or ``(c,)`` (per channel, along axis 0) unless it does its own computing, and the attributes and methods
+    them. A new quantizer is a new file in this folder: a subclass with a ``name``, parameters of shape ``()`` (per
+    tensor) or ``(c,)`` (per channel, along ``axis``) unless it does its own computing, and the attributes and methods
     below.
     """
 
@@ -55,6 +58,8 @@ class Quantizer(nn.Module):
     bits: int
     steps: grid.Steps
     """Steps of each segment of the grid; at most 2^bits - 1 in all."""
+    axis: int = 0
+    """Of the values, along which bounds of shape ``(c,)`` lie."""
 
     def knots(self) -> Tensor:
         """Increasing knots of the grid, ``(m + 1,)`` or ``(c, m + 1)``, differentiable in the bounds."""
@@ -70,19 +75,25 @@ class Quantizer(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """What :meth:`__init__` takes besides the bounds, as JSON values."""
-        return {"bits": self.bits}
+        return {"bits": self.bits} | ({"axis": self.axis} if self.axis else {})
+
+    @property
+    def granularity(self) -> Granularity:
+        """Which values share their bounds."""
+        return PerChannel(self.axis) if self.knots().ndim == 2 else PerTensor()
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the nearest levels; shape, dtype and memory format of ``x``."""
-        return rounding.quantize(x, self.knots(), self.steps)
+        knots = self.knots()
+        return self._along_axis(x, lambda moved: rounding.quantize(moved, knots, self.steps))
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes in [0, 2^bits), int16."""
-        return grid.grid_codes(x, self.knots(), self.steps)
+        return self._along_axis(x, lambda moved: grid.grid_codes(moved, self.knots(), self.steps))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of integer codes, float32."""
-        return grid.grid_values(codes, self.knots().detach(), self.steps)
+        return self._along_axis(codes, lambda moved: grid.grid_values(moved, self.knots().detach(), self.steps))
 
     def levels(self) -> Tensor:
         """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
@@ -94,11 +105,19 @@ class Quantizer(nn.Module):
         """Codes as a sum of scales times integers, equal to :meth:`decode`; see
         :func:`srquant.quantizers.numerics.integers.terms`.
         """
-        return integers.terms(codes, self.knots(), self.steps)
+        found = integers.terms(codes.movedim(self.axis, 0) if self.axis else codes, self.knots(), self.steps)
+        if not self.axis:
+            return found
+        return [replace(term, integers=term.integers.movedim(0, self.axis), axis=self.axis) for term in found]
 
     def integer_grid(self) -> integers.IntegerGrid | None:
         """The integers its levels are multiples of, or None if they are not."""
-        return integers.integer_grid(self.knots(), self.steps)
+        found = integers.integer_grid(self.knots(), self.steps)
+        return found if found is None else replace(found, axis=self.axis)
+
+    def _along_axis(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        """Do a work that takes channels along axis 0."""
+        return work(x.movedim(self.axis, 0)).movedim(0, self.axis) if self.axis else work(x)
 
     def extra_repr(self) -> str:
         bounds = ", ".join(f"{name}={_shown(value)}" for name, value in self.named_parameters())

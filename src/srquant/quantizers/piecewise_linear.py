@@ -55,6 +55,7 @@ class PiecewiseLinear(Quantizer):
         form: Form = "distinct",
         sides: Sides = "both",
         grid: Grid = "free",
+        axis: int = 0,
     ) -> None:
         super().__init__()
         check_bits(bits)
@@ -68,6 +69,7 @@ class PiecewiseLinear(Quantizer):
         self.form: Form = form
         self.sides: Sides = sides
         self.grid: Grid = grid
+        self.axis = axis
         self.steps = _steps(bits, form, sides)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
@@ -90,7 +92,7 @@ class PiecewiseLinear(Quantizer):
             self.breakpoint.copy_(_between(self.breakpoint, *_dense_limits(low, high, self.bits, self.sides)))
 
     def arguments(self) -> dict[str, Any]:
-        free = {"bits": self.bits, "form": self.form, "sides": self.sides}
+        free = super().arguments() | {"form": self.form, "sides": self.sides}
         return free if self.grid == "free" else free | {"grid": self.grid}
 
     def knots(self) -> Tensor:

@@ -25,11 +25,12 @@ class Uniform(Quantizer):
 
     name = "uniform"
 
-    def __init__(self, bits: int, lower: Tensor, upper: Tensor, grid: Grid = "free") -> None:
+    def __init__(self, bits: int, lower: Tensor, upper: Tensor, grid: Grid = "free", axis: int = 0) -> None:
         super().__init__()
         check_bits(bits)
         self.bits = bits
         self.grid = check_grid(grid)
+        self.axis = axis
         self.steps = ((1 << bits) - 1,)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
@@ -40,7 +41,7 @@ class Uniform(Quantizer):
         return torch.stack((self.lower, self.upper), -1)
 
     def arguments(self) -> dict[str, Any]:
-        return {"bits": self.bits} | ({} if self.grid == "free" else {"grid": self.grid})
+        return super().arguments() | ({} if self.grid == "free" else {"grid": self.grid})
 
     def constrain(self) -> None:
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
@@ -58,11 +59,12 @@ class Symmetric(Quantizer):
 
     name = "symmetric"
 
-    def __init__(self, bits: int, bound: Tensor, grid: Grid = "free") -> None:
+    def __init__(self, bits: int, bound: Tensor, grid: Grid = "free", axis: int = 0) -> None:
         super().__init__()
         check_bits(bits)
         self.bits = bits
         self.grid = check_grid(grid)
+        self.axis = axis
         self.steps = (min((1 << bits) - 1, WIDTH - 1) if grid == "int8" else (1 << bits) - 1,)
         self.bound = nn.Parameter(bound.detach().clone())
 
@@ -73,7 +75,7 @@ class Symmetric(Quantizer):
         return torch.stack((-self.bound, self.bound), -1)
 
     def arguments(self) -> dict[str, Any]:
-        return {"bits": self.bits} | ({} if self.grid == "free" else {"grid": self.grid})
+        return super().arguments() | ({} if self.grid == "free" else {"grid": self.grid})
 
     def constrain(self) -> None:
         self.bound.clamp_(min=0)

@@ -12,15 +12,26 @@ from srquant.methods.base import Method, WeightSettings
 from srquant.methods.steps.observe import Observed
 from srquant.methods.steps.plan import Plan
 from srquant.model.layer import LearnableWeight, QuantLayer
-from srquant.quantizers import Quantizer, Symmetric, Uniform
+from srquant.quantizers import PerChannel, PerTensor, Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
 from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles
 from srquant.support.errors import ArgumentError
 
 
-def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free") -> Quantizer:
-    """The quantizer of a weight, output channels first; its bounds are found on the weight itself."""
-    rows = weight.detach().flatten(1) if settings.per_channel else weight.detach().reshape(1, -1)
+def weight_quantizer(
+    weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free", axis: int = 0
+) -> Quantizer:
+    """The quantizer of a weight, its bounds found on the weight itself.
+
+    Args:
+        weight: Any shape.
+        bits: 2 to 8.
+        settings: Which rule finds the bounds, and which values share them.
+        grid: Where levels lie.
+        axis: The weight's output channels.
+    """
+    granularity = PerChannel(axis) if settings.per_channel else PerTensor()
+    rows = granularity.rows(weight.detach())
     bounds: Bounds
     if settings.range == "least_squares":
         bounds = LeastSquares(bits, settings.symmetric)(rows)
@@ -30,10 +41,11 @@ def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: 
         bounds = Quantiles()(rows.abs() if settings.symmetric else rows)
     else:
         bounds = Extremes()(rows.abs() if settings.symmetric else rows)
-    shaped = {name: value if settings.per_channel else value[0] for name, value in bounds.items()}
+    shaped = {name: granularity.bounds(found) for name, found in bounds.items()}
+    along = axis if settings.per_channel else 0
     if settings.symmetric:
-        return Symmetric(bits, shaped["upper"], grid)
-    return Uniform(bits, **shaped, grid=grid)
+        return Symmetric(bits, shaped["upper"], grid, along)
+    return Uniform(bits, shaped["lower"], shaped["upper"], grid, along)
 
 
 class QuantizerOf(Protocol):

@@ -42,7 +42,7 @@ def grid_codes(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
     Returns:
         Integers in [0, sum(steps)], int16, shaped as ``x``.
     """
-    return staircase(x, knots, steps).codes(x).to(torch.int16)
+    return staircase(x, knots, steps).codes(x.detach()).to(torch.int16)
 
 
 def grid_values(codes: Tensor, knots: Tensor, steps: Steps) -> Tensor:

@@ -33,17 +33,18 @@ class Term:
     """``scale · integers``: part of a quantized tensor.
 
     Args:
-        scale: Shape ``()``, or ``(c,)`` along axis 0 of the tensor; constant over all axes that a layer sums over.
+        scale: Shape ``()``, or ``(c,)`` along an axis of the tensor; constant over all axes that a layer sums over.
         integers: int64, in the tensor's shape.
+        axis: Of the tensor, along which scales of shape ``(c,)`` lie.
     """
 
     scale: Tensor
     integers: Tensor
+    axis: int = 0
 
     def values(self) -> Tensor:
         """The part as real numbers, float64."""
-        scale = self.scale.double()
-        return self.integers * (scale.reshape(-1, *[1] * (self.integers.ndim - 1)) if scale.ndim else scale)
+        return self.integers * _along(self.scale.double(), self.integers, self.axis)
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class IntegerGrid:
         scale: ``()`` or ``(c,)``, positive.
         knots: The integers at the knots, int64, ``(m + 1,)`` or ``(c, m + 1)``.
         steps: Of each segment.
+        axis: Of codes, along which scales and knots of shape ``(c, …)`` lie.
     """
 
     scale: Tensor
     knots: Tensor
     steps: Steps
+    axis: int = 0
 
     @property
     def strides(self) -> Tensor:
@@ -77,9 +80,9 @@ class IntegerGrid:
 
     def integers(self, codes: Tensor) -> Tensor:
         """The integers of codes, int64: ``K_0 + Σ_i stride_i · clamp(code − c_i, 0, n_i)``."""
-        found = _along(self.knots[..., 0], codes).expand(codes.shape)
+        found = _along(self.knots[..., 0], codes, self.axis).expand(codes.shape)
         for part, stride in zip(_segments(codes, self.steps), self.strides.unbind(-1), strict=True):
-            found = found + part * _along(stride, codes)
+            found = found + part * _along(stride, codes, self.axis)
         return found
 
 
@@ -165,5 +168,5 @@ def _segments(codes: Tensor, steps: Steps) -> list[Tensor]:
     return [(codes - start).clamp(0, count) for start, count in zip(starts, steps, strict=True)]
 
 
-def _along(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values
+def _along(values: Tensor, like: Tensor, axis: int) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1 - axis)) if values.ndim else values
