@@ -36,8 +36,8 @@ from srquant.model.survey import survey
 from srquant.support.memory import keep_freed_memory
 
 METHODS = {
-    "W8A8": configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"]),
-    "W4A4 PLQ": configure("plq", 4, settings=["grid=int8", "bounds=least_squares", "weights.per_channel=true"]),
+    "W8A8": configure("mse", 8, settings=["grid=int8", "weights.granularity=per_channel"]),
+    "W4A4 PLQ": configure("plq", 4, settings=["grid=int8", "bounds=least_squares", "weights.granularity=per_channel"]),
 }
 
 

@@ -26,7 +26,7 @@ from srquant.engines.onnx import ExportSettings, IntegerOperands
 from srquant.model.survey import survey
 from srquant.model.swapping import copy_network, quant_layers, replace
 
-W8A8 = configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"])
+W8A8 = configure("mse", 8, settings=["grid=int8", "weights.granularity=per_channel"])
 _MULTIPLE = 8
 """Rows and columns of an int8 product come in multiples of this."""
 

@@ -26,8 +26,8 @@ from srquant.engines.onnx import ExportSettings, write_onnx
 from srquant.support.errors import SaturationWarning
 from srquant.support.memory import keep_freed_memory
 
-W8A8 = configure("mse", 8, settings=["grid=int8", "weights.per_channel=true"])
-W6A8 = configure("mse", 8, weight_bits=6, edges="float", settings=["grid=int8", "weights.per_channel=true"])
+W8A8 = configure("mse", 8, settings=["grid=int8", "weights.granularity=per_channel"])
+W6A8 = configure("mse", 8, weight_bits=6, edges="float", settings=["grid=int8", "weights.granularity=per_channel"])
 FORMS = FULL, REDUCED, SIX = ("W8A8, full", "W8A8, reduced", "W6A8, edges float")
 
 

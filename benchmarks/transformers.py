@@ -30,7 +30,7 @@ from srquant.model.survey import survey
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.support.memory import keep_freed_memory
 
-INTEGERS = ("grid=int8", "weights.per_channel=true")
+INTEGERS = ("grid=int8", "weights.granularity=per_channel")
 MODELS = {
     "float": None,
     "W8A8": configure("minmax", 8, settings=[*INTEGERS]),

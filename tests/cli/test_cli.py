@@ -55,10 +55,20 @@ def test_python_and_the_command_line_make_the_same_file(run, network: Path, low_
     out = tmp_path / "a.safetensors"
     options = ["--patches", 6, "--method", "mse", "--bits", 3, "--weight-bits", 5, "--edges", "float", "--seed", 4]
     options += ["--layer", "body.0.*=8"]
-    run("quantize", network, "--calibration", low_images, "-o", out, *options, "--set", "weights.per_channel=true")
+    run(
+        "quantize",
+        network,
+        "--calibration",
+        low_images,
+        "-o",
+        out,
+        *options,
+        "--set",
+        "weights.granularity=per_channel",
+    )
     patches = srquant.Calibration.from_low_resolution(low_images, count=6, seed=4)
     method = srquant.configure(
-        "mse", 3, weight_bits=5, edges="float", layers=["body.0.*=8"], settings=["weights.per_channel=true"]
+        "mse", 3, weight_bits=5, edges="float", layers=["body.0.*=8"], settings=["weights.granularity=per_channel"]
     )
     srquant.quantize(srquant.load(network), patches, method).save(tmp_path / "b.safetensors")
     assert out.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -83,11 +93,11 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
         (["--bits", "16"], "bits=16 is outside 2…8"),
         (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: 2dquant, dobi, minmax, "),
         (["--set", "shar=0.9"], "unknown field 'shar'; did you mean 'share'?"),
-        (["--set", "observation.momentun=1"], "did you mean 'observation.momentum'?"),
+        (["--set", "observation.ema_deacy=1"], "did you mean 'observation.ema_decay'?"),
         (["--set", "share=much"], "share=much is not a number"),
         (["--set", "share"], "is not an assignment"),
         (["--set", "weights=1"], "weights has fields of its own; set one of weights.range"),
-        (["--set", "weights.range=all"], "weights.range=all is not one of extremes, quantiles, least_squares"),
+        (["--set", "weights.range=all"], "weights.range=all is not one of min_max, percentile, least_squares"),
         (["--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
         (["--layer", "nothing=8"], "'nothing' matches no layer"),
         (["--device", "cuda:77"], "device='cuda:77' is not available here"),

@@ -20,7 +20,7 @@ from srquant.images import read_picture
 def quantize(run, images: Path, folder: Path, *options: object) -> Path:
     torch.save(small_networks()["edsr"].state_dict(), folder / "edsr.pth")
     out = folder / "edsr.safetensors"
-    options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.per_channel=true", *options)
+    options = ("--patches", 4, "--bits", 8, "--set", "grid=int8", "--set", "weights.granularity=per_channel", *options)
     assert run("quantize", folder / "edsr.pth", "--calibration", images, "-o", out, *options)[0] == 0
     return out
 

@@ -26,8 +26,10 @@ from srquant.support.watching import hooks
 
 METHODS: dict[str, Method] = {
     "uniform": MinMax(bits=8),
-    "uniform, per channel": MinMax(bits=8, weights=WeightSettings(per_channel=True)),
-    "uniform, weights not symmetric": MinMax(bits=4, weights=WeightSettings(symmetric=False, per_channel=True)),
+    "uniform, per channel": MinMax(bits=8, weights=WeightSettings(granularity="per_channel")),
+    "uniform, weights not symmetric": MinMax(
+        bits=4, weights=WeightSettings(symmetric=False, granularity="per_channel")
+    ),
     "piecewise-linear": PLQ(bits=8),
     "piecewise-linear, 4 bits": PLQ(bits=4),
     "free levels, channels centred": SRQuant(bits=4, finetuning=LearningSettings(epochs=1)),
@@ -152,7 +154,7 @@ def test_a_float_network_is_refused(edsr: Model) -> None:
 def test_a_real_network(shared: Path, bits: int) -> None:
     torch.set_num_threads(1)
     patches = Calibration.from_photographs(shared / "data/natural", 4, count=4, size=48)
-    weights = WeightSettings(per_channel=True)
+    weights = WeightSettings(granularity="per_channel")
     model = PLQ(bits=bits, weights=weights).quantize(load(shared / "models/edsr_b16_x4.safetensors"), patches)
     images = patches.batch([0])[..., :24, :24]
     simulated, integers = to_8_bits(model(images)), to_8_bits(integer_model(model)(images))

@@ -47,7 +47,7 @@ from srquant.support.errors import (
     UnknownNameError,
 )
 
-CHANNELS = WeightSettings(per_channel=True)
+CHANNELS = WeightSettings(granularity="per_channel")
 METHODS: dict[str, Method] = {
     "w8a8": MinMax(bits=8, grid="int8", weights=CHANNELS),
     "w4a8": MinMax(bits=8, weight_bits=4, grid="int8"),
@@ -325,7 +325,7 @@ def test_a_file_that_does_not_agree_is_not_written(
             "the input of head.0 has a piecewise_linear quantizer whose levels are not integers",
         ),
         (
-            MinMax(bits=8, grid="int8", weights=WeightSettings(symmetric=False, per_channel=True)),
+            MinMax(bits=8, grid="int8", weights=WeightSettings(symmetric=False, granularity="per_channel")),
             "beyond int8; quantize again with --set grid=int8 --set weights.symmetric=true",
         ),
     ],

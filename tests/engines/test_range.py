@@ -26,7 +26,7 @@ from srquant.methods.base import WeightSettings
 from srquant.model import Model
 from srquant.support.errors import ExportError, SaturationWarning
 
-CHANNELS = WeightSettings(per_channel=True)
+CHANNELS = WeightSettings(granularity="per_channel")
 W8A8 = MinMax(bits=8, grid="int8", weights=CHANNELS)
 
 

@@ -207,7 +207,7 @@ def make_inputs(folder: Path) -> None:
     for name, title, bits, options in (
         ("edsr", "minmax", 4, ()),
         ("srresnet", "plq", 3, ()),
-        ("swinir", "mse", 5, ("weights.per_channel=true",)),
+        ("swinir", "mse", 5, ("weights.granularity=per_channel",)),
         ("edsr", "int8", 8, ("grid=int8",)),
     ):
         method = srquant.configure("mse" if title == "int8" else title, bits, settings=options)

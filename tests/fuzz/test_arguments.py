@@ -26,9 +26,25 @@ METHODS = ("minmax", "percentile", "mse", "plq", "dobi", "", "MSE", "x")
 LEARNING = ("oaptq", "2dquant", "srquant")
 """Methods that take long, unless told how long."""
 SETTINGS = (
-    *("weights.per_channel=true", "grid=int8", "share=2", "share=nan", "share=", "=", "x=1", "weights=1", "bits=3"),
-    *("finetuning.epochs=0", "finetuning.steps=1", "finetuning.batch=-1", "finetuning.rate=inf", "finetuning.chunk=0"),
-    *("observation.batch=0", "observation.momentum=2", "layers=x=8", "name=x", "patches=0", "patch=-1", "..=1"),
+    *(
+        "weights.granularity=per_channel",
+        "grid=int8",
+        "share=2",
+        "share=nan",
+        "share=",
+        "=",
+        "x=1",
+        "weights=1",
+        "bits=3",
+    ),
+    *(
+        "finetuning.epochs=0",
+        "finetuning.steps=1",
+        "finetuning.batch=-1",
+        "finetuning.rate=inf",
+        "finetuning.micro_batch=0",
+    ),
+    *("observation.batch=0", "observation.ema_decay=2", "layers=x=8", "name=x", "patches=0", "patch=-1", "..=1"),
 )
 TRAINING = ("network.channels=8", "network.blocks=1", "training.batch=1", "training.patch=4", "training.validation=1")
 LAYERS = ("*=8", "tail.*=float", "body.0.*=4/6", "*=", "=8", "*=1", "*=8/", "*=x/y", "[=3", "*=99", "")

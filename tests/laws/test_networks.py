@@ -65,8 +65,8 @@ def test_every_multiplication_is_a_module_and_the_ends_are_named(name: str) -> N
     assert edges.first
     assert edges.last
     modules = dict(network.named_modules())
-    assert network.taps
-    assert set(network.taps) <= modules.keys()
+    assert network.feature_layers
+    assert set(network.feature_layers) <= modules.keys()
 
 
 @each_network

@@ -12,12 +12,12 @@ from tests.pairwise import every_pair
 from torch import Tensor
 
 from srquant.quantizers import (
-    FreeLevels,
+    NonUniform,
     PerChannel,
     PerTensor,
     PiecewiseLinear,
     Quantizer,
-    ShiftedLevels,
+    ShiftedNonUniform,
     ShiftedUniform,
     Symmetric,
     Uniform,
@@ -26,7 +26,7 @@ from srquant.quantizers import (
     candidate_levels,
     find_sides,
 )
-from srquant.quantizers.ranges import Lloyd, PiecewiseSearch
+from srquant.quantizers.ranges import LloydMax, PiecewiseSearch
 from srquant.support.errors import ArgumentError
 
 
@@ -48,8 +48,8 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     if kind in ("free_levels", "shifted_levels"):
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
         shift = x.mean() if x.numel() and kind == "shifted_levels" else torch.tensor(0.0)
-        found = Lloyd(search)((x - shift)[None])["levels"][0] if x.numel() else torch.zeros(1 << bits)
-        return FreeLevels(bits, found) if kind == "free_levels" else ShiftedLevels(bits, found, shift)
+        found = LloydMax(search)((x - shift)[None])["levels"][0] if x.numel() else torch.zeros(1 << bits)
+        return NonUniform(bits, found) if kind == "free_levels" else ShiftedNonUniform(bits, found, shift)
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
     found = find_sides(low, high, breakpoint) if "auto" in options else "both"
     return PiecewiseLinear(bits, low, high, breakpoint, "literal" if "literal" in options else "distinct", found, grid)
@@ -339,8 +339,8 @@ def test_shifted_levels_are_levels_around_the_centre_of_each_channel() -> None:
     for channel in range(5):
         nearest = ((x[:, channel] - shift[channel])[..., None] - levels).abs().argmin(-1)
         expected[:, channel] = levels[nearest] + shift[channel]
-    images = ShiftedLevels(2, levels, shift[:, None, None])
-    tokens = ShiftedLevels(2, levels, shift)
+    images = ShiftedNonUniform(2, levels, shift[:, None, None])
+    tokens = ShiftedNonUniform(2, levels, shift)
     close = partial(torch.testing.assert_close, rtol=0, atol=2e-6)
     close(images(x), expected)
     close(tokens(x.movedim(1, -1)), expected.movedim(1, -1))

@@ -320,7 +320,7 @@ def refused(other: str) -> pytest.RaisesExc[FinetuningError]:
         OAPTQ(bits=4, finetuning=SHORT, learning="absolute"),
         OAPTQ(bits=4, finetuning=SHORT, edges="none"),
         OAPTQ(bits=4, finetuning=SHORT, share=0.98),
-        OAPTQ(bits=4, finetuning=SHORT, observation=ObservationSettings(momentum=0.5)),
+        OAPTQ(bits=4, finetuning=SHORT, observation=ObservationSettings(ema_decay=0.5)),
     ],
 )
 def test_a_state_of_another_configuration_is_refused(

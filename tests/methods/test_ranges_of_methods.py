@@ -19,7 +19,7 @@ from srquant.model import Model, load
 from srquant.model.layer import CodedWeight
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import PiecewiseLinear, Uniform, find_sides
-from srquant.quantizers.ranges import Extremes, LeastSquares
+from srquant.quantizers.ranges import LeastSquares, MinMaxRange
 from srquant.support.errors import ArgumentError
 
 
@@ -100,10 +100,10 @@ def test_mse_errs_less_than_minmax_on_every_operand(edsr: Model, calibration: Ca
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("rule", ["extremes", "quantiles", "least_squares"])
+@pytest.mark.parametrize("rule", ["min_max", "percentile", "least_squares"])
 def test_weights(rule: str, per_channel: bool, symmetric: bool) -> None:
     weight = torch.randn(6, 4, 3, 3) * torch.linspace(0.1, 2, 6).view(-1, 1, 1, 1)
-    settings = WeightSettings(rule, symmetric, per_channel)  # type: ignore[arg-type]
+    settings = WeightSettings(rule, symmetric, "per_channel" if per_channel else "per_tensor")  # type: ignore[arg-type]
     quantizer = weight_quantizer(weight, 4, settings)
     bounds = list(quantizer.parameters())
     assert len(bounds) == (1 if symmetric else 2)
@@ -111,7 +111,7 @@ def test_weights(rule: str, per_channel: bool, symmetric: bool) -> None:
     rounded = quantizer(weight).detach()
     for channel in rounded if per_channel else [rounded]:
         assert len(channel.unique()) <= 16
-    if rule == "extremes":
+    if rule == "min_max":
         reach = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max()
         torch.testing.assert_close(rounded.abs().flatten(1).amax(1) if per_channel else rounded.abs().max(), reach)
     coded = CodedWeight.of(weight, quantizer)
@@ -125,7 +125,7 @@ def test_per_channel_weights_err_less() -> None:
         rounded = weight_quantizer(weight, 4, WeightSettings(**settings))(weight).detach()  # type: ignore[arg-type]
         return float((rounded - weight).square().sum())
 
-    assert error(per_channel=True) < error() / 2
+    assert error(granularity="per_channel") < error() / 2
     assert error(range="least_squares") < error()
 
 
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_patches(edsr: Model, low_images) -> None:
         seen.append(weakref.ref(operands[0]))
 
     plan.network.get_submodule("body.2").register_forward_pre_hook(look)
-    observe_ranges(plan, patches, MinMax(observation=ObservationSettings(batch=4)), lambda bits: Extremes())
+    observe_ranges(plan, patches, MinMax(observation=ObservationSettings(batch=4)), lambda bits: MinMaxRange())
     assert len(alive) == 10
     assert max(alive) == 0
 
@@ -166,7 +166,7 @@ def test_bad_settings(make, message: str, edsr: Model, calibration: Calibration)
 @pytest.mark.parametrize("bounds", ["percentile", "least_squares"])
 def test_int8_grids_put_every_operand_on_integers(bounds: str, bits: int, edsr: Model, calibration, tmp_path) -> None:
     """Found, saved and opened again, at the ends of the network too."""
-    method = PLQ(bits=bits, bounds=bounds, grid="int8", weights=WeightSettings(per_channel=True))  # type: ignore[arg-type]
+    method = PLQ(bits=bits, bounds=bounds, grid="int8", weights=WeightSettings(granularity="per_channel"))  # type: ignore[arg-type]
     model = load(method.quantize(edsr, calibration).save(tmp_path / "m.safetensors"))
     for layer in model.layers():
         for quantizer in (layer.left, layer.right):

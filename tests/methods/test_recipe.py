@@ -51,7 +51,7 @@ def state(model: Model) -> dict[str, Tensor]:
 def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model, patches: Calibration) -> None:
     rates = {"bound_rate": 0, "weight_rate": 0, "bias_rate": 1e-12}
     nothing = SRQuant(bits=3, levels="piecewise", image_grid=False, finetuning=replace(SHORT, epochs=1), **rates)
-    weights = WeightSettings(range="least_squares", per_channel=True)
+    weights = WeightSettings(range="least_squares", granularity="per_channel")
     expected = state(PLQ(bits=3, bounds="least_squares", weights=weights).quantize(tiny, patches))
     model = nothing.quantize(tiny, patches)
     idle = {name for name, layer in quant_layers(model.network).items() if layer.left.sides == "none"}
@@ -65,7 +65,7 @@ def test_without_steps_it_is_searched_bounds_and_weights_per_channel(tiny: Model
     [
         ("auto", 4, {"free_levels"}),
         ("piecewise", 3, {"piecewise_linear"}),
-        ("free", 6, {"free_levels"}),
+        ("non_uniform", 6, {"free_levels"}),
     ],
 )
 def test_levels(tiny: Model, patches: Calibration, levels: str, bits: int, names: set[str]) -> None:
@@ -112,7 +112,7 @@ def test_an_image_of_bytes_reaches_the_first_convolution_unchanged(tiny: Model, 
 
 
 def test_unknown_levels_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="levels='best' is not one of auto, free, piecewise"):
+    with pytest.raises(ArgumentError, match="levels='best' is not one of auto, non_uniform, piecewise"):
         SRQuant(levels="best")
 
 
@@ -142,13 +142,15 @@ def test_each_rate_moves_its_own(tiny: Model, patches: Calibration, rates: tuple
 def test_what_is_learned_takes_turns_where_asked(tiny: Model, patches: Calibration) -> None:
     one = replace(SHORT, epochs=1, rate=0.05)
     start = state(SRQuant(bits=3, bound_rate=0, weight_rate=0, bias_rate=0).quantize(tiny, patches))
-    method = SRQuant(bits=3, together=False, finetuning=one)
+    method = SRQuant(bits=3, alternating=True, finetuning=one)
     after = state(method.quantize(tiny, patches))
     changed = {name.rpartition(".")[2] for name in after if not torch.equal(after[name], start[name])}
     assert changed == {"codes"}, "weights come first"
     curve = replace(method, finetuning=replace(one, epochs=4)).quantize(tiny, patches).record.curve
     assert [epoch["stage"] for epoch in curve] == ["weights", "biases", "bounds", "weights"]
-    assert {epoch["stage"] for epoch in replace(method, together=True).quantize(tiny, patches).record.curve} == {"all"}
+    assert {epoch["stage"] for epoch in replace(method, alternating=False).quantize(tiny, patches).record.curve} == {
+        "all"
+    }
 
 
 def test_nothing_to_learn_is_no_error(tiny: Model, patches: Calibration) -> None:
@@ -163,7 +165,9 @@ def test_it_comes_closer_to_the_teacher_than_oaptqs_start(tiny: Model, patches: 
     def error(method: PLQ | SRQuant) -> float:
         return float((method.quantize(tiny, patches)(images) - expected).abs().mean())
 
-    searched = PLQ(bits=3, bounds="least_squares", weights=WeightSettings(range="least_squares", per_channel=True))
+    searched = PLQ(
+        bits=3, bounds="least_squares", weights=WeightSettings(range="least_squares", granularity="per_channel")
+    )
     assert error(searched) < error(PLQ(bits=3))
     assert error(SRQuant(bits=3, finetuning=replace(SHORT, epochs=30, rate=5e-3))) < 0.9 * error(searched)
 

@@ -34,7 +34,7 @@ from srquant.model.survey import survey
 from srquant.model.swapping import quant_layers, swap
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 from srquant.quantizers import Quantizer
-from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes
+from srquant.quantizers.ranges import Bounds, BoundSearch, MinMaxRange
 from srquant.support.errors import ArgumentError, FinetuningError
 from srquant.support.watching import hooks
 
@@ -207,7 +207,7 @@ def test_samples_are_few_and_hold_the_extremes(swinir: Model, low_images: Path) 
 
     def record(rows: Tensor) -> Bounds:
         counts.append(rows.shape[1])
-        return Extremes()(rows)
+        return MinMaxRange()(rows)
 
     plan = make_plan(swinir, DOBI())
     found, whole = (observe_at_once(plan, patches, 4, lambda *_: record, samples) for samples in (1000, 1 << 30))
@@ -294,7 +294,7 @@ def test_the_loss_by_hand() -> None:
 
 
 def twin(
-    start: nn.Module, teacher: nn.Module, taps: tuple[str, ...], patches: Calibration, T: int, B: int
+    start: nn.Module, teacher: nn.Module, feature_layers: tuple[str, ...], patches: Calibration, T: int, B: int
 ) -> nn.Module:
     """DQC written out: T steps of B patches, Adam on all bounds, a cosine."""
     student = copy.deepcopy(start)
@@ -317,13 +317,13 @@ def twin(
 
         outputs: list[Tensor] = []
         for place, network in enumerate((student, teacher)):
-            with hooks(network, after={name: keep(place, name) for name in taps}):
+            with hooks(network, after={name: keep(place, name) for name in feature_layers}):
                 outputs.append(network(to_network(network, images)) / network.value_range)
         loss = (outputs[0] - outputs[1].detach()).abs().mean()
-        for name in taps:
+        for name in feature_layers:
             for n in range(B):
                 f_q, f = features[0][name][n], features[1][name][n].detach()
-                loss = loss + 5 * (f_q / f_q.norm() - f / f.norm()).square().mean() / B / len(taps)
+                loss = loss + 5 * (f_q / f_q.norm() - f / f.norm()).square().mean() / B / len(feature_layers)
         adam.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + math.cos(math.pi * t / T))
         adam.zero_grad()
         loss.backward()
@@ -339,7 +339,7 @@ def test_calibration_is_the_loop_written_out(swinir: Model, patches: Calibration
     method = TwoDQuant(bits=3, finetuning=replace(FEW, steps=7, batch=3))
     plan = make_plan(swinir, method)
     start = swap(plan.network, method.search(plan, patches))
-    expected = twin(start, plan.network, plan.network.taps, patches, 7, 3)
+    expected = twin(start, plan.network, plan.network.feature_layers, patches, 7, 3)
     found = method.quantize(swinir, patches)
     before, after = (bounds_of(Model(network, "x")) for network in (start, expected))
     largest = max(abs(a - b) for n in after for a, b in zip(after[n], before[n], strict=True))
@@ -381,7 +381,7 @@ def test_as_released(swinir: Model, patches: Calibration) -> None:
 def test_the_papers_numbers_are_the_defaults() -> None:
     method = TwoDQuant()
     steps = LearningSettings(steps=3000, batch=32, rate=0.01, schedule="cosine", beta1=0.9, beta2=0.999)
-    paper = replace(steps, chunk=8, cache=512)
+    paper = replace(steps, micro_batch=8, cache=512)
     assert (method.patches, method.patch, method.features, method.finetuning) == (32, 64, 5.0, paper)
 
 
@@ -426,7 +426,7 @@ def test_the_size_of_the_cache_changes_no_byte(
     monkeypatch.setattr(Comparison, "outputs", counting)
     files: dict[str, bytes] = {}
     passes: dict[str, int] = {}
-    one = (3 * 48 * 48 + 2 * 12 * 24 * 24) * 4  # bytes of a patch's image and two taps
+    one = (3 * 48 * 48 + 2 * 12 * 24 * 24) * 4  # bytes of a patch's image and two feature layers
     for name, cache, room in (("none", 0, None), ("some", 0, 2 * one), ("all", 8, None)):
         settings = replace(FEW, cache=cache)
         calls = 0
@@ -478,7 +478,7 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
     monkeypatch.setattr(Comparison, "gradients", kept)
     whole = learned.quantize(swinir, patches)
     sizes.clear()
-    cut = replace(learned, finetuning=replace(FEW, batch=4, chunk=3, cache=None)).quantize(swinir, patches)
+    cut = replace(learned, finetuning=replace(FEW, batch=4, micro_batch=3, cache=None)).quantize(swinir, patches)
     assert sizes == [3, 3, 1, 1] * 6, "teacher and student, three patches and the fourth"
     at_once, in_chunks = first.values()
     assert float(at_once.abs().max()) > 0
@@ -519,7 +519,7 @@ def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
         replace(method, finetuning=replace(FEW, steps=7)).quantize(swinir, patches, state)
 
 
-@pytest.mark.parametrize("fields", [{"steps": 0}, {"chunk": 0}, {"cache": -1}])
+@pytest.mark.parametrize("fields", [{"steps": 0}, {"micro_batch": 0}, {"cache": -1}])
 def test_bad_settings(fields: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match="is outside"):
         LearningSettings(**fields)

@@ -27,7 +27,7 @@ from srquant.networks.modules import MatMul
 from srquant.quantizers import Symmetric, Uniform
 from srquant.support.errors import ArgumentError
 
-CHANNELS = WeightSettings(per_channel=True)
+CHANNELS = WeightSettings(granularity="per_channel")
 TRANSPOSED = {
     "plain": nn.ConvTranspose2d(6, 4, 3),
     "padded": nn.ConvTranspose2d(6, 4, 9, stride=2, padding=4, output_padding=1),
@@ -199,7 +199,7 @@ def test_a_network_with_transposed_convolutions(
         layer = quant_layers(again.network)["network.middle"]
         assert isinstance(layer.right, CodedWeight)
         assert layer.weight.shape == (12, 12 // groups, 3, 3)
-        rows = layer.right().flatten(1) if weights.per_channel else layer.right().reshape(1, -1)
+        rows = layer.right().flatten(1) if weights.granularity == "per_channel" else layer.right().reshape(1, -1)
         bits = method.bits
         assert max(len(row.unique()) for row in rows) <= 2**bits
         expected = quantized(images)

@@ -161,7 +161,7 @@ def test_single_values() -> None:
         (lambda: LearningSettings(rate=INF), "rate=inf is not a finite number"),
         (lambda: LearningSettings(precision="half"), "precision='half' is not one of auto, float32, bf16"),
         (lambda: LearningSettings(cache=-1), "cache=-1 is outside 0…"),
-        (lambda: ObservationSettings(momentum=1), r"momentum=1 is outside \[0, 1\)"),
+        (lambda: ObservationSettings(ema_decay=1), r"ema_decay=1 is outside \[0, 1\)"),
         (lambda: PLQ(share=1.0), r"share=1.0 is outside \(0, 1\)"),
         (lambda: PLQ(bounds="best"), "bounds='best' is not one of percentile, least_squares"),
         (lambda: OAPTQ(reconstruction=-1), "reconstruction=-1 is outside"),
@@ -209,3 +209,26 @@ def test_every_number_of_every_configuration_has_a_lower_end_and_is_finite(kind:
             with pytest.raises(ArgumentError, match=rf"^{name}={text} is ") as caught:
                 override(kind(), [f"{name}={text}"])
             assert not isinstance(caught.value, UnknownNameError)
+            with pytest.raises(ArgumentError, match=rf"^{name}={text} is ") as caught:
+                override(kind(), [f"{name}={text}"])
+            assert not isinstance(caught.value, UnknownNameError)
+
+
+def test_former_names_of_fields_and_values_are_still_taken() -> None:
+    texts = [
+        "together=false",
+        "levels=free",
+        "observation.momentum=0.5",
+        "weights.range=extremes",
+        "finetuning.chunk=3",
+    ]
+    method = override(SRQuant(), [*texts, "weights.per_channel=false"])
+    assert method.alternating
+    assert method.levels == "non_uniform"
+    assert method.observation.ema_decay == 0.5
+    assert method.weights.range == "min_max"
+    assert method.weights.granularity == "per_tensor"
+    assert method.finetuning.micro_batch == 3
+    assert override(SRQuant(), ["alternating=true"]).alternating
+    with pytest.raises(UnknownNameError, match=r"'observation\.momentun'; did you mean"):
+        override(SRQuant(), ["observation.momentun=0.5"])

@@ -64,7 +64,7 @@ class BenchmarkRow:
         """Of the weights' bounds."""
         if not self.method:
             return ""
-        return "per channel" if self.settings["weights"]["per_channel"] else "per tensor"
+        return str(self.settings["weights"]["granularity"]).replace("_", " ")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def quantize(
         ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other field of the method: weights.per_channel=true …")
+        list[str] | None, typer.Option("--set", help="Any other field of the method: weights.granularity=per_channel …")
     ] = None,
 ) -> None:
     """Quantize a float network with a hundred low-resolution images.

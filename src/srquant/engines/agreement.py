@@ -28,7 +28,7 @@ _PATCH = 64
 """Height and width of the test patch where the file takes any size."""
 _LESS_LOSS = (
     "quantize again with weights of 6 bits, whose products never saturate, and float edges (--method mse --bits 8 "
-    "--weight-bits 6 --edges float --set grid=int8 --set weights.per_channel=true)"
+    "--weight-bits 6 --edges float --set grid=int8 --set weights.granularity=per_channel)"
 )
 
 

@@ -41,7 +41,7 @@ class Comparison:
     ) -> None:
         self.student, self.teacher = student, teacher
         self._patches, self._loss, self._group = patches, loss, group
-        self._chunk = settings.chunk
+        self._chunk = settings.micro_batch
         self._autocast = autocast(next(teacher.parameters()).device, settings.precision)
         self._expected = Teacher(partial(self.outputs, teacher), settings.cache)
 
@@ -52,7 +52,7 @@ class Comparison:
         def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
             features[name] = output
 
-        with hooks(network, after={name: partial(keep, name) for name in self._loss.taps}), self._autocast:
+        with hooks(network, after={name: partial(keep, name) for name in self._loss.feature_layers}), self._autocast:
             output = network(to_network(network, images))
         return Outputs(output.float() / network.value_range, features)
 
@@ -68,11 +68,13 @@ class Comparison:
         own = indices[self._group.share(len(indices))]
         values = {name: torch.zeros((), device=learned[0].device) for name in self._loss.parts}
         size = self._chunk or len(indices)
-        for chunk in (own[start : start + size] for start in range(0, len(own), size)):
-            images = self._patches.batch(chunk)
-            expected = self._expected(chunk, images)
+        for micro_batch in (own[start : start + size] for start in range(0, len(own), size)):
+            images = self._patches.batch(micro_batch)
+            expected = self._expected(micro_batch, images)
             found = self.outputs(self.student, images)
-            parts = {name: value * (len(chunk) / len(indices)) for name, value in self._loss(found, expected).items()}
+            parts = {
+                name: value * (len(micro_batch) / len(indices)) for name, value in self._loss(found, expected).items()
+            }
             loss = torch.stack(list(parts.values())).sum()
             _require_finite(loss, found)
             loss.backward()

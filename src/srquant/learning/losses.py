@@ -21,7 +21,7 @@ class Loss(Protocol):
     """Compares the student's outputs with the teacher's."""
 
     @property
-    def taps(self) -> Sequence[str]:
+    def feature_layers(self) -> Sequence[str]:
         """Names of the modules whose outputs it compares."""
         ...
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from srquant.support.settings import Checked, Seed
+from srquant.support.settings import Checked, Former, Seed
 
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Minutes = Annotated[float, Field(gt=0, le=1_000_000)]
@@ -17,13 +17,15 @@ Minutes = Annotated[float, Field(gt=0, le=1_000_000)]
 class LearningSettings(Checked):
     """How long and in which steps to learn. The defaults are OAPTQ's (§4.1)."""
 
+    former: ClassVar[Former] = {"chunk": ("micro_batch", {})}
+
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Passes over the calibration patches."""
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
     begins. An epoch of the curve is then a thirtieth of the steps."""
     batch: Annotated[int, Field(ge=1, le=10_000)] = 2
-    chunk: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    micro_batch: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
     of a batch's chunks are added up. None takes the batch at once."""
     rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -13,7 +13,7 @@ from srquant.model import Model
 from srquant.quantizers import BITS, check_bits
 from srquant.quantizers.numerics.integers import Grid
 from srquant.support.errors import ArgumentError
-from srquant.support.settings import Checked
+from srquant.support.settings import Checked, Former
 
 EdgeProtocol = Literal["8bit", "float", "none"]
 Scope = Literal["auto", "transformer", "all"]
@@ -33,19 +33,26 @@ Bits = tuple[int, int] | None
 class WeightSettings(Checked):
     """How weights are quantized."""
 
-    range: Literal["extremes", "quantiles", "least_squares", "bound_search"] = "extremes"
+    former: ClassVar[Former] = {
+        "range": ("range", {"extremes": "min_max", "quantiles": "percentile"}),
+        "per_channel": ("granularity", {"true": "per_channel", "false": "per_tensor"}),
+    }
+
+    range: Literal["min_max", "percentile", "least_squares", "bound_search"] = "min_max"
     symmetric: bool = True
     """[-u, u] (OAPTQ §3.1) instead of [l, u]."""
-    per_channel: bool = False
-    """Bounds for each output channel instead of one pair for the tensor."""
+    granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """Bounds for the whole tensor, or for each output channel."""
 
 
 @dataclass(frozen=True)
 class ObservationSettings(Checked):
     """How activation statistics are gathered from the calibration patches. Source: OAPTQ algorithm 1, AdaBM."""
 
+    former: ClassVar[Former] = {"momentum": ("ema_decay", {})}
+
     batch: Batch = 16
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Weight of the old value in the moving average over batches; the first counts in full."""
 
 

@@ -13,7 +13,7 @@ from srquant.methods.steps.observe import observe_ranges
 from srquant.methods.steps.plan import make_plan
 from srquant.model import Model
 from srquant.quantizers import Uniform
-from srquant.quantizers.ranges import Extremes
+from srquant.quantizers.ranges import MinMaxRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class MinMax(Method):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        bounds = observe_ranges(plan, calibration, self, lambda bits: Extremes())
+        bounds = observe_ranges(plan, calibration, self, lambda bits: MinMaxRange())
         layers = build_layers(
             plan, bounds, self, lambda bits, found: Uniform(bits, found["lower"], found["upper"], self.grid)
         )

@@ -35,7 +35,7 @@ from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
 from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
-from srquant.quantizers.ranges import Bounds, Extremes, LeastSquares, PiecewiseSearch, Range, quantile
+from srquant.quantizers.ranges import Bounds, LeastSquares, MinMaxRange, PiecewiseSearch, Range, quantile
 from srquant.support.errors import ArgumentError
 
 
@@ -80,9 +80,9 @@ class PLQ(Method):
         return self.measure
 
     def measure(self, rows: Tensor) -> Bounds:
-        """Extremes, and the percentile of the magnitude."""
+        """MinMaxRange, and the percentile of the magnitude."""
         place = quantile(rows, self.share, magnitude=self.breakpoint == "magnitude")
-        return {**Extremes()(rows), "breakpoint": place.abs()}
+        return {**MinMaxRange()(rows), "breakpoint": place.abs()}
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         """The quantizer of averaged bounds."""
@@ -177,7 +177,7 @@ class SensitivityLoss:
     parts: Sequence[str] = ("L_sen", "L_rec")
 
     @property
-    def taps(self) -> Sequence[str]:
+    def feature_layers(self) -> Sequence[str]:
         """The quantized layers."""
         return list(self.sensitivities)
 

@@ -13,7 +13,7 @@ from srquant.methods.steps.observe import observe_ranges
 from srquant.methods.steps.plan import make_plan
 from srquant.model import Model
 from srquant.quantizers import Uniform
-from srquant.quantizers.ranges import Quantiles
+from srquant.quantizers.ranges import PercentileRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Percentile(Method):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        bounds = observe_ranges(plan, calibration, self, lambda bits: Quantiles(self.share))
+        bounds = observe_ranges(plan, calibration, self, lambda bits: PercentileRange(self.share))
         layers = build_layers(
             plan, bounds, self, lambda bits, found: Uniform(bits, found["lower"], found["upper"], self.grid)
         )

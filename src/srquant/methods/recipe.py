@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,17 @@ from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
 from srquant.quantizers import (
-    FreeLevels,
+    NonUniform,
     PiecewiseLinear,
     Quantizer,
-    ShiftedLevels,
+    ShiftedNonUniform,
     ShiftedUniform,
     candidate_levels,
     find_sides,
 )
-from srquant.quantizers.ranges import ChannelShift, Lloyd, PiecewiseSearch, Range
+from srquant.quantizers.ranges import ChannelShift, LloydMax, PiecewiseSearch, Range
 from srquant.support.errors import ArgumentError
+from srquant.support.settings import Former
 
 _BITS_OF_IMAGES = 8
 _FEW = 4
@@ -51,46 +52,52 @@ class SRQuant(Method):
     """Activation levels of least squared error, weights searched per channel, then levels, bounds, weights and biases
     learned together from the float network.
 
-    Differs from OAPTQ: levels are free (or the breakpoint and range of piecewise-linear ones searched), channels of an
-    activation are moved to a common centre where that helps, weights have a bound for each channel, everything is
+    Differs from OAPTQ: levels are non-uniform (or the breakpoint and range of piecewise-linear ones searched), channels
+    of an activation are moved to a common centre where that helps, weights have a bound for each channel, everything is
     learned at once instead of in turns, weights move (so that rounding is learned), the rate falls as a cosine, and the
-    features that are compared are the network's own taps.
+    features that are compared are the network's own feature layers.
     """
 
     name = "srquant"
+    former: ClassVar[Former] = {
+        "levels": ("levels", {"free": "non_uniform"}),
+        "together": ("alternating", {"true": "false", "yes": "no", "1": "0", "false": "true", "no": "yes", "0": "1"}),
+    }
 
-    levels: Literal["auto", "free", "piecewise"] = "auto"
-    """Of activations: each ``free`` (:class:`~srquant.quantizers.FreeLevels`), which has the least error; ``piecewise``
-    as in PLQ, which costs less to compute; ``auto`` is piecewise on an int8 grid and free otherwise. More than 16 free
-    levels stay where least squares put them: nothing is gained by learning them."""
+    levels: Literal["auto", "non_uniform", "piecewise"] = "auto"
+    """Of activations: each ``non_uniform`` (:class:`~srquant.quantizers.NonUniform`), which has the least error;
+    ``piecewise`` as in PLQ, which costs less to compute; ``auto`` is piecewise on an int8 grid and non-uniform
+    otherwise. More than 16 non-uniform levels stay where least squares put them: nothing is gained by learning them."""
     channel_shift: bool = True
-    """Where that lessens the squared error, free levels are those of channels minus their means
-    (:class:`~srquant.quantizers.ShiftedLevels`)."""
+    """Where that lessens the squared error, non-uniform levels are those of channels minus their means
+    (:class:`~srquant.quantizers.ShiftedNonUniform`)."""
     image_grid: bool = True
     """Where the first convolution's input has eight bits and is the image, but for a number added to each channel, its
     levels are the 256 values of an image's bytes, and lose nothing (:class:`~srquant.quantizers.ShiftedUniform`). Not
     on an int8 grid."""
-    weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares", per_channel=True))
+    weights: WeightSettings = field(
+        default_factory=lambda: WeightSettings(range="least_squares", granularity="per_channel")
+    )
     bound_rate: Factor = 1.0
     """Factor on the rate of bounds, whose steps are relative."""
     weight_rate: Factor = 3.0
     """Factor on the rate of weights, in units of their mean magnitude in the layer; 0 leaves them as they are."""
     bias_rate: Factor = 0.3
     """Factor on the rate of biases, in units of the root mean square of the layer's output; 0 leaves them."""
-    together: bool = True
-    """Learn everything in every epoch; false lets weights, biases and bounds take turns, epoch by epoch, as OAPTQ's
-    kinds of bounds do."""
+    alternating: bool = False
+    """Let weights, biases and bounds take turns, epoch by epoch, as OAPTQ's kinds of bounds do, instead of learning
+    everything in every epoch."""
     features: Factor = 0.02
-    """Weight of the distance of normalised features, the mean over the network's taps."""
+    """Weight of the distance of normalised features, the mean over the network's feature layers."""
     finetuning: LearningSettings = field(
         default_factory=lambda: LearningSettings(epochs=10, batch=2, rate=2e-3, schedule="cosine")
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels == "free" and self.grid == "int8":
+        if self.levels == "non_uniform" and self.grid == "int8":
             raise ArgumentError(
-                "levels=free with grid=int8: free levels lie on no integers; use levels=auto or piecewise"
+                "levels=non_uniform with grid=int8: non-uniform levels lie on no integers; use levels=auto or piecewise"
             )
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
@@ -100,7 +107,7 @@ class SRQuant(Method):
         bounds = _aligned(bounds, plan) | self._image_bounds(plan, calibration)
         layers = build_layers(plan, bounds, self, self._activation)
         student = swap(plan.network, layers)
-        loss = OutputAndFeatures(plan.network.taps, self.features)
+        loss = OutputAndFeatures(plan.network.feature_layers, self.features)
         stages = self._stages(layers, sizes)
         kept = unfinished(state, self, self.finetuning, model)
         curve = finetune(student, plan.network, calibration, stages, loss, self.finetuning, kept) if stages else ()
@@ -108,10 +115,10 @@ class SRQuant(Method):
 
     def _range(self, bits: int) -> Range:
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct", grid=self.grid))
-        free = self.levels == "free" or (self.levels == "auto" and self.grid == "free")
-        if not free:
+        non_uniform = self.levels == "non_uniform" or (self.levels == "auto" and self.grid == "free")
+        if not non_uniform:
             return search
-        return ChannelShift(Lloyd(search)) if self.channel_shift else Lloyd(search)
+        return ChannelShift(LloydMax(search)) if self.channel_shift else LloydMax(search)
 
     def _image_bounds(self, plan: Plan, calibration: Calibration) -> Observed:
         eight = {target.point.name for target in plan.targets if target.activation_bits == _BITS_OF_IMAGES}
@@ -132,9 +139,9 @@ class SRQuant(Method):
         if "offset" in bounds:
             return ShiftedUniform(bits, bounds["lower"], bounds["upper"], bounds["offset"])
         if "shift" in bounds and bounds["centred_error"] < bounds["error"]:
-            return ShiftedLevels(bits, bounds["centred_levels"], bounds["shift"])
+            return ShiftedNonUniform(bits, bounds["centred_levels"], bounds["shift"])
         if "levels" in bounds:
-            return FreeLevels(bits, bounds["levels"])
+            return NonUniform(bits, bounds["levels"])
         ends = bounds["lower"], bounds["upper"], bounds["breakpoint"]
         return PiecewiseLinear(bits, *ends, sides=find_sides(*ends), grid=self.grid)
 
@@ -146,7 +153,7 @@ class SRQuant(Method):
         for name, layer in layers.items():
             for side, quantizer in layer.quantizers().items():
                 if isinstance(quantizer, ShiftedUniform) or (
-                    isinstance(quantizer, FreeLevels) and quantizer.bits > _FEW
+                    isinstance(quantizer, NonUniform) and quantizer.bits > _FEW
                 ):
                     continue  # an image's bytes, or levels so many that each hardly matters
                 learned = {bound: value for bound, value in quantizer.named_parameters() if bound != "shift"}
@@ -160,7 +167,7 @@ class SRQuant(Method):
         kinds = {"weights": weights, "biases": biases}
         if bounds and self.bound_rate:
             kinds["bounds"] = [Group(bounds, relative=True, factor=self.bound_rate)]
-        if self.together:
+        if not self.alternating:
             kinds = {"all": [group for groups in kinds.values() for group in groups]}
         return tuple(Stage(kind, tuple(groups)) for kind, groups in kinds.items() if groups)
 
@@ -176,14 +183,16 @@ def _aligned(observed: Observed, plan: Plan) -> Observed:
 
 @dataclass(frozen=True)
 class OutputAndFeatures:
-    """``mean |I − Î| + w · mean over taps of ‖F/‖F‖₂ − F̂/‖F̂‖₂‖₂``, images in [0, 1]."""
+    """``mean |I − Î| + w · mean over feature layers of ‖F/‖F‖₂ − F̂/‖F̂‖₂‖₂``, images in [0, 1]."""
 
-    taps: Sequence[str]
+    feature_layers: Sequence[str]
     features: float
     parts: Sequence[str] = ("output", "features")
 
     def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         output = F.l1_loss(student.images, teacher.images)
-        distances = [normalised_distance(student.features[tap], teacher.features[tap]).mean() for tap in self.taps]
+        distances = [
+            normalised_distance(student.features[tap], teacher.features[tap]).mean() for tap in self.feature_layers
+        ]
         features = torch.stack(distances).mean() if distances else torch.zeros_like(output)
         return {"output": output, "features": self.features * features}

@@ -36,8 +36,8 @@ from srquant.quantizers.ranges import BoundSearch
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
 """Operators whose outputs crowd at a lower bound. The paper names the first two; the others do the same."""
 
-_PAPER = LearningSettings(steps=3000, batch=32, chunk=8, rate=1e-2, schedule="cosine", cache=512)
-_RELEASED = LearningSettings(steps=4000, batch=16, chunk=8, rate=1e-2, schedule="constant", beta2=0.99, cache=512)
+_PAPER = LearningSettings(steps=3000, batch=32, micro_batch=8, rate=1e-2, schedule="cosine", cache=512)
+_RELEASED = LearningSettings(steps=4000, batch=16, micro_batch=8, rate=1e-2, schedule="constant", beta2=0.99, cache=512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +93,14 @@ class DOBI(Method):
 class TwoDQuant(DOBI):
     """DOBI, then all bounds learned together from the float network, on LR images alone.
 
-    The loss is ``mean |O_q − O| + 5 · mean (F_q/‖F_q‖₂ − F/‖F‖₂)²``: O the images in [0, 1], F the network's taps (in
-    SwinIR the outputs of its RSTBs), each sample divided by its own norm, the mean taken over taps and values. Adam at
-    an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32 patches 64×64. These are the
-    paper's as far as known: the betas, the cosine and the numbers of steps and patches are recalled, not checked.
+    The loss is ``mean |O_q − O| + 5 · mean (F_q/‖F_q‖₂ − F/‖F‖₂)²``: O the images in [0, 1], F the network's feature
+    layers (in SwinIR the outputs of its RSTBs), each sample divided by its own norm, the mean taken over feature layers
+    and values. Adam at an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32 patches 64×64.
+    These are the paper's as far as known: the betas, the cosine and the numbers of steps and patches are recalled, not
+    checked.
 
-    Of a batch 8 patches go through the networks at once (``finetuning.chunk``; a GPU is faster with all), and their
-    gradients are added up.
+    Of a batch 8 patches go through the networks at once (``finetuning.micro_batch``; a GPU is faster with all), and
+    their gradients are added up.
 
     Differs: patches are drawn from the calibration's, where the paper crops its whole training set anew in every step.
     A rate of 0.01 fits networks whose images lie in [0, 1]; where they lie in 0…255 bounds hardly move at it, and
@@ -107,9 +108,10 @@ class TwoDQuant(DOBI):
 
     ``as_released`` follows the code instead: betas 0.9 and 0.99, the rate constant, 4000 steps of 16 patches, DOBI from
     both ends for all tensors, and each mean divided by the number of its elements once more (by that of one image for
-    O; the taps' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps the steps.
-    Differs: the code divides by norms without differentiating them, and its configurations can compare what goes into
-    the last convolution of an RSTB instead of what comes out of it. Set it before single fields of ``finetuning``.
+    O; the feature layers' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps
+    the steps. Differs: the code divides by norms without differentiating them, and its configurations can compare what
+    goes into the last convolution of an RSTB instead of what comes out of it. Set it before single fields of
+    ``finetuning``.
     """
 
     name = "2dquant"
@@ -131,7 +133,7 @@ class TwoDQuant(DOBI):
         patches = calibration.at_most(len(calibration), self.patch)
         student = swap(plan.network, layers)
         divided = self.finetuning.batch if self.as_released else None
-        loss = DistillationLoss(plan.network.taps, self.features, divided)
+        loss = DistillationLoss(plan.network.feature_layers, self.features, divided)
         kept = unfinished(state, self, self.finetuning, model)
         curve = finetune(student, plan.network, patches, (self.stage(layers),), loss, self.finetuning, kept)
         return finish(model, plan, layers, self, patches, curve)
@@ -150,19 +152,19 @@ class DistillationLoss:
     """``L_output + w · L_feature``; see :class:`TwoDQuant`.
 
     Args:
-        taps: Modules whose outputs are compared; without any L_feature is zero.
+        feature_layers: Modules whose outputs are compared; without any L_feature is zero.
         features: w.
         divided: As released: the number of patches in a batch, to divide by numbers of elements once more.
     """
 
-    taps: Sequence[str]
+    feature_layers: Sequence[str]
     features: float = 5.0
     divided: int | None = None
     parts: Sequence[str] = ("L_output", "L_feature")
 
     def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         output = F.l1_loss(student.images, teacher.images)
-        terms = [self._feature(student.features[tap], teacher.features[tap]) for tap in self.taps]
+        terms = [self._feature(student.features[tap], teacher.features[tap]) for tap in self.feature_layers]
         feature = torch.stack(terms) if terms else torch.zeros_like(output)[None]
         if self.divided is None:
             return {"L_output": output, "L_feature": self.features * feature.mean()}

@@ -99,7 +99,7 @@ class SRNetwork(nn.Module):
         return noise.to(device, memory_format=torch.channels_last) * self.value_range
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         """Names of the modules whose outputs finetuning may compare."""
         raise NotImplementedError
 

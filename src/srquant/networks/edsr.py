@@ -79,7 +79,7 @@ class EDSR(SRNetwork):
         return Edges(first=("head.0",), after_body=(f"body.{self.config.blocks}",), upsampler=stages, last=("tail.1",))
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return tuple(f"body.{i}" for i in range(self.config.blocks))
 
     @classmethod

@@ -72,7 +72,7 @@ class MSRResNet(SRNetwork):
         return Edges(first=("conv_first",), upsampler=(*stages, "conv_hr"), last=("conv_last",))
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return tuple(f"body.{i}" for i in range(self.config.blocks))
 
     @classmethod

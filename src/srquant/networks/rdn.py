@@ -93,7 +93,7 @@ class RDN(SRNetwork):
         )
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return tuple(f"RDBs.{i}" for i in range(self.config.blocks))
 
     @classmethod

@@ -65,7 +65,7 @@ class SRResNet(SRNetwork):
         return Edges(first=("head.0",), after_body=("body_end.0",), upsampler=stages, last=("tail",))
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return tuple(f"body.{i}" for i in range(self.config.blocks))
 
     @classmethod

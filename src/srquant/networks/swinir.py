@@ -272,7 +272,7 @@ class SwinIR(SRNetwork):
         return Edges(**common, upsampler=("conv_before_upsample.0", *stages), last=("conv_last",))
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return tuple(f"layers.{i}" for i in range(len(self.config.depths)))
 
     @classmethod

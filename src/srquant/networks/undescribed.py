@@ -41,7 +41,9 @@ def find_edges(network: nn.Module, watched: Watched) -> Edges:
 
 
 class UndescribedNetwork(SRNetwork):
-    """A network that says nothing of itself: its ends are deduced from a small forward pass, its taps unknown."""
+    """A network that says nothing of itself: its ends are deduced from a small forward pass, its feature layers
+    unknown.
+    """
 
     network: nn.Module
 
@@ -57,5 +59,5 @@ class UndescribedNetwork(SRNetwork):
         return find_edges(self, watched)
 
     @property
-    def taps(self) -> tuple[str, ...]:
+    def feature_layers(self) -> tuple[str, ...]:
         return ()

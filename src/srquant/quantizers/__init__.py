@@ -14,8 +14,8 @@ from srquant.quantizers.base import check_grid as check_grid
 from srquant.quantizers.granularity import Granularity as Granularity
 from srquant.quantizers.granularity import PerChannel as PerChannel
 from srquant.quantizers.granularity import PerTensor as PerTensor
-from srquant.quantizers.non_uniform import FreeLevels as FreeLevels
-from srquant.quantizers.non_uniform import ShiftedLevels as ShiftedLevels
+from srquant.quantizers.non_uniform import NonUniform as NonUniform
+from srquant.quantizers.non_uniform import ShiftedNonUniform as ShiftedNonUniform
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides

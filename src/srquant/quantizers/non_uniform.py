@@ -9,11 +9,11 @@ from srquant.quantizers.channel_shift import Shifted
 from srquant.support.errors import ArgumentError
 
 
-class FreeLevels(Quantizer):
+class NonUniform(Quantizer):
     """Up to 2^b levels without a formula, each a parameter; a value goes to the nearest.
 
     The scalar quantizer of least squared error has this form (Lloyd 1982, Max 1960; see
-    :class:`~srquant.quantizers.ranges.Lloyd`). As a grid it is 2^b − 1 segments of one step, the levels its knots;
+    :class:`~srquant.quantizers.ranges.LloydMax`). As a grid it is 2^b − 1 segments of one step, the levels its knots;
     gradients follow from that (:func:`~srquant.quantizers.numerics.rounding.quantize`).
 
     Args:
@@ -43,7 +43,7 @@ class FreeLevels(Quantizer):
         return f"bits={self.bits}, {', '.join(f'{float(value):.4g}' for value in self.values)}"
 
 
-class ShiftedLevels(Shifted, FreeLevels):
+class ShiftedNonUniform(Shifted, NonUniform):
     """Free levels that all channels share, around a centre of each channel.
 
     Where channels have different means, a good part of a tensor's levels serves to tell channels apart. Source of the
@@ -51,7 +51,7 @@ class ShiftedLevels(Shifted, FreeLevels):
 
     Args:
         bits: b.
-        values: The levels, as :class:`FreeLevels` has them.
+        values: The levels, as :class:`NonUniform` has them.
         shift: The centres.
     """
 

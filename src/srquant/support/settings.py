@@ -32,6 +32,9 @@ Threads = Annotated[int, Field(ge=1, le=1024)]
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
+Former = Mapping[str, tuple[str, Mapping[str, str]]]
+
+
 class Checked:
     """Base of a frozen dataclass: it cannot be made with a field that breaks its rule, nor read with an unknown one.
 
@@ -43,6 +46,9 @@ class Checked:
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+    former: ClassVar[Former] = {}
+    """Fields that had another name, or values of other names, in the release before: the field's name of now, and its
+    values of now by those of then. Texts of :func:`override` may still use them."""
 
     def __post_init__(self) -> None:
         for name, kind in _hints(type(self)).items():
@@ -83,6 +89,8 @@ def override(config: C, assignments: Iterable[str]) -> C:
 
 def _override(config: Any, path: list[str], full: str, text: str) -> Any:
     known = _fields(config)
+    name, values = cast(Former, getattr(cast(object, config), "former", {})).get(path[0], (path[0], {}))
+    path, text = [name, *path[1:]], values.get(text.lower(), text)
     if path[0] not in known:
         prefix = full[: len(full) - len(".".join(path))]
         raise UnknownNameError("field", full, [prefix + name for name in known])

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from srquant.quantizers import PiecewiseLinear, candidate_levels, find_sides
 from srquant.quantizers.numerics.grid import grid_levels
 from srquant.quantizers.numerics.rounding import quantize
-from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges import (
     BoundSearch,
     ChannelShift,
-    Extremes,
     LeastSquares,
-    Lloyd,
+    LloydMax,
+    MinMaxRange,
+    PercentileRange,
     PiecewiseSearch,
-    Quantiles,
     quantile,
 )
 from srquant.support.errors import ArgumentError
@@ -27,7 +27,7 @@ from srquant.support.errors import ArgumentError
 
 def test_extremes() -> None:
     rows = torch.tensor([[1.0, -3.0, 2.0], [5.0, 5.0, 4.0]])
-    bounds = Extremes()(rows)
+    bounds = MinMaxRange()(rows)
     assert bounds["lower"].tolist() == [-3, 4]
     assert bounds["upper"].tolist() == [2, 5]
 
@@ -56,7 +56,7 @@ def test_long_rows_are_thinned_without_favouring_channels() -> None:
     channels = 64
     x = torch.arange(channels, dtype=torch.float32).repeat(1 << 14)[None]
     for samples in (1 << 10, 3000, 1 << 14, 10_000):
-        found = thin(x, samples)
+        found = subsample(x, samples)
         assert found.shape[1] >= samples
         counts = torch.bincount(found[0].long(), minlength=channels)
         assert int(counts.min()) > 0.9 * found.shape[1] / channels
@@ -64,10 +64,10 @@ def test_long_rows_are_thinned_without_favouring_channels() -> None:
 
 def test_percentiles_cut_both_sides() -> None:
     rows = torch.arange(1001, dtype=torch.float32)[None]
-    bounds = Quantiles(0.99)(rows)
+    bounds = PercentileRange(0.99)(rows)
     assert (float(bounds["lower"]), float(bounds["upper"])) == pytest.approx((10, 990))
     with pytest.raises(ArgumentError, match=r"share=0.3 is outside \(0.5, 1\]"):
-        Quantiles(0.3)
+        PercentileRange(0.3)
 
 
 @settings(max_examples=50, deadline=None)
@@ -120,7 +120,7 @@ def test_symmetric_least_squares_is_the_best_candidate() -> None:
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 def test_constant_tensors_have_bounds(value: float) -> None:
     rows = torch.full((1, 10), value)
-    for rule in (Extremes(), Quantiles(), LeastSquares(4), BoundSearch(4), BoundSearch(4, "upper")):
+    for rule in (MinMaxRange(), PercentileRange(), LeastSquares(4), BoundSearch(4), BoundSearch(4, "upper")):
         bounds = rule(rows)
         levels = grid_levels(torch.cat((bounds["lower"], bounds["upper"])), (15,))
         assert float((levels - value).abs().min()) <= 1e-6
@@ -172,7 +172,7 @@ def test_candidate_levels_are_those_of_the_quantizers(bits: int, form: str) -> N
 def test_lloyd_against_a_plain_loop() -> None:
     rows = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)) ** 3
     search = PiecewiseSearch(partial(candidate_levels, bits=3, form="distinct"))
-    found = Lloyd(search, rounds=20)(rows)["levels"]
+    found = LloydMax(search, rounds=20)(rows)["levels"]
     bounds = search(rows)
     for r, values in enumerate(rows.tolist()):
         ends = [bounds[name][r] for name in ("lower", "upper", "breakpoint")]
@@ -193,7 +193,7 @@ def test_lloyd_has_no_larger_error_than_where_it_starts(bits: int, shape: str) -
     search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
     bounds = search(rows)
     start = search.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))
-    levels = Lloyd(search)(rows)["levels"]
+    levels = LloydMax(search)(rows)["levels"]
     assert levels.shape == (1, 2**bits)
     assert bool((levels.diff() >= 0).all())
     ordered = SortedValues(rows)
@@ -238,7 +238,7 @@ def test_one_side_moves_in_a_one_sided_search() -> None:
 
 
 def test_centred_channels_have_the_levels_and_errors_of_their_differences_from_the_mean() -> None:
-    lloyd = Lloyd(PiecewiseSearch(partial(candidate_levels, bits=3, form="distinct")))
+    lloyd = LloydMax(PiecewiseSearch(partial(candidate_levels, bits=3, form="distinct")))
     rows = torch.randn(4, 900, generator=torch.Generator().manual_seed(2)) + torch.tensor([[-9.0], [0], [2], [5]])
     found = ChannelShift(lloyd)(rows)
     torch.testing.assert_close(found["shift"], rows.mean(1)[None])

@@ -14,7 +14,7 @@ from srquant.methods.steps.plan import Plan
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.quantizers import PerChannel, PerTensor, Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
-from srquant.quantizers.ranges import Bounds, BoundSearch, Extremes, LeastSquares, Quantiles
+from srquant.quantizers.ranges import Bounds, BoundSearch, LeastSquares, MinMaxRange, PercentileRange
 from srquant.support.errors import ArgumentError
 
 
@@ -30,19 +30,19 @@ def weight_quantizer(
         grid: Where levels lie.
         axis: The weight's output channels.
     """
-    granularity = PerChannel(axis) if settings.per_channel else PerTensor()
+    granularity = PerChannel(axis) if settings.granularity == "per_channel" else PerTensor()
     rows = granularity.rows(weight.detach())
     bounds: Bounds
     if settings.range == "least_squares":
         bounds = LeastSquares(bits, settings.symmetric)(rows)
     elif settings.range == "bound_search":  # of mirrored values both ends stay mirrored
         bounds = BoundSearch(bits)(torch.cat((rows, -rows), 1) if settings.symmetric else rows)
-    elif settings.range == "quantiles":
-        bounds = Quantiles()(rows.abs() if settings.symmetric else rows)
+    elif settings.range == "percentile":
+        bounds = PercentileRange()(rows.abs() if settings.symmetric else rows)
     else:
-        bounds = Extremes()(rows.abs() if settings.symmetric else rows)
+        bounds = MinMaxRange()(rows.abs() if settings.symmetric else rows)
     shaped = {name: granularity.bounds(found) for name, found in bounds.items()}
-    along = axis if settings.per_channel else 0
+    along = axis if settings.granularity == "per_channel" else 0
     if settings.symmetric:
         return Symmetric(bits, shaped["upper"], grid, along)
     return Uniform(bits, shaped["lower"], shaped["upper"], grid, along)

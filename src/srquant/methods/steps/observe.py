@@ -13,8 +13,8 @@ from srquant.methods.base import Method
 from srquant.methods.steps.plan import Plan
 from srquant.model.multiplications import flat
 from srquant.model.observing import observe, require_finite
-from srquant.quantizers.numerics.sorted_values import thin
-from srquant.quantizers.ranges import Extremes, OfChannels, Range
+from srquant.quantizers.numerics.sorted_values import subsample
+from srquant.quantizers.ranges import MinMaxRange, OfChannels, Range
 from srquant.support.progress import track
 
 
@@ -59,7 +59,7 @@ def observe_ranges(
         require_finite(name, measured.values())
         old = averages.get((name, place), measured)
         averages[name, place] = {
-            bound: torch.lerp(value, old[bound], settings.momentum) for bound, value in measured.items()
+            bound: torch.lerp(value, old[bound], settings.ema_decay) for bound, value in measured.items()
         }
 
     batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
@@ -96,9 +96,9 @@ def observe_at_once(
 
     def look(name: str, place: int, operand: Tensor) -> None:
         row = flat(operand)
-        extremes = list(Extremes()(row).values())
+        extremes = list(MinMaxRange()(row).values())
         require_finite(name, extremes)
-        kept = thin(row, max(samples * part // len(calibration), 1))
+        kept = subsample(row, max(samples * part // len(calibration), 1))
         ends = extremes if kept.shape[1] < row.shape[1] else []
         pieces.setdefault((name, place), []).append(torch.cat((kept[0], *ends)))
 

@@ -74,7 +74,7 @@ def sort(rows: Tensor) -> Tensor:
     return rows.detach().sort(dim=-1).values
 
 
-def thin(rows: Tensor, samples: int) -> Tensor:
+def subsample(rows: Tensor, samples: int) -> Tensor:
     """Every k-th value of long rows, so that at least ``samples`` are left; short rows (up to 11 times that) whole.
 
     k has no divisor up to 7, hence none in common with usual numbers of channels: otherwise only some channels of an

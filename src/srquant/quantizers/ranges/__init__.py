@@ -8,8 +8,8 @@ from srquant.quantizers.ranges.base import Range as Range
 from srquant.quantizers.ranges.bound_search import BoundSearch as BoundSearch
 from srquant.quantizers.ranges.channel_means import ChannelShift as ChannelShift
 from srquant.quantizers.ranges.least_squares import LeastSquares as LeastSquares
-from srquant.quantizers.ranges.lloyd_max import Lloyd as Lloyd
-from srquant.quantizers.ranges.min_max import Extremes as Extremes
-from srquant.quantizers.ranges.percentile import Quantiles as Quantiles
+from srquant.quantizers.ranges.lloyd_max import LloydMax as LloydMax
+from srquant.quantizers.ranges.min_max import MinMaxRange as MinMaxRange
+from srquant.quantizers.ranges.percentile import PercentileRange as PercentileRange
 from srquant.quantizers.ranges.percentile import quantile as quantile
 from srquant.quantizers.ranges.piecewise_search import PiecewiseSearch as PiecewiseSearch

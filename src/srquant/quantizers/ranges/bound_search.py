@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges.base import Bounds
 from srquant.quantizers.ranges.least_squares import uniform_errors
-from srquant.quantizers.ranges.min_max import Extremes
+from srquant.quantizers.ranges.min_max import MinMaxRange
 
 Sides = Literal["both", "upper", "auto"]
 
@@ -44,8 +44,8 @@ class BoundSearch:
     samples: int = 1 << 18
 
     def __call__(self, rows: Tensor) -> Bounds:
-        lower, upper = Extremes()(rows).values()
-        ordered = SortedValues(thin(rows, self.samples))
+        lower, upper = MinMaxRange()(rows).values()
+        ordered = SortedValues(subsample(rows, self.samples))
         shares = torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / self.candidates
         shrink = (upper - lower)[:, None] * shares
         fixed = lower >= 0 if self.sides == "auto" else torch.full_like(lower, self.sides == "upper", dtype=torch.bool)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from srquant.quantizers.ranges.base import Bounds, OfChannels
-from srquant.quantizers.ranges.lloyd_max import Lloyd
+from srquant.quantizers.ranges.lloyd_max import LloydMax
 
 
 @dataclass(frozen=True)
 class ChannelShift(OfChannels):
     """Levels as they are and levels of channels minus their means, with the squared errors of both.
 
-    Gives ``levels`` and ``error`` as :class:`~srquant.quantizers.ranges.Lloyd` does, ``centred_levels`` and
+    Gives ``levels`` and ``error`` as :class:`~srquant.quantizers.ranges.LloydMax` does, ``centred_levels`` and
     ``centred_error`` for the centred values, and ``shift``, ``1 c``, the means. All are numbers that can be averaged
     over batches; which levels are better is decided at the end. One channel has nobody to be told apart from: only
     levels as they are.
@@ -23,7 +23,7 @@ class ChannelShift(OfChannels):
         levels: Finds levels.
     """
 
-    levels: Lloyd
+    levels: LloydMax
 
     def __call__(self, rows: Tensor) -> Bounds:
         if len(rows) == 1:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from srquant.quantizers.numerics.grid import grid_levels
 from srquant.quantizers.numerics.integers import Grid, uniform_knots
-from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges.base import Bounds
-from srquant.quantizers.ranges.min_max import Extremes
+from srquant.quantizers.ranges.min_max import MinMaxRange
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class LeastSquares:
     samples: int = 1 << 18
 
     def __call__(self, rows: Tensor) -> Bounds:
-        extremes = Extremes()(rows)
+        extremes = MinMaxRange()(rows)
         low, high = extremes["lower"], extremes["upper"]
         if self.symmetric:
             high = torch.maximum(-low, high)
             low = -high
-        ordered = SortedValues(thin(rows, self.samples))
+        ordered = SortedValues(subsample(rows, self.samples))
         factors = torch.arange(1, self.candidates + 1, dtype=rows.dtype, device=rows.device) / self.candidates
         centre = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)
         lows = centre[:, None] + (low - centre)[:, None] * factors

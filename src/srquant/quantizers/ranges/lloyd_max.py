@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from srquant.quantizers.ranges.base import Bounds
-from srquant.quantizers.ranges.min_max import Extremes
+from srquant.quantizers.ranges.min_max import MinMaxRange
 from srquant.quantizers.ranges.piecewise_search import PiecewiseSearch
 
 
 @dataclass(frozen=True)
-class Lloyd:
+class LloydMax:
     """Levels that are the means of the values nearest to them.
 
     Starts from the levels of a piecewise-linear quantizer, which know outliers, and moves every level to the mean of
@@ -32,7 +32,7 @@ class Lloyd:
 
     def __call__(self, rows: Tensor) -> Bounds:
         ordered = self.start.ordered(rows)
-        bounds = self.start.among(ordered, Extremes()(rows))
+        bounds = self.start.among(ordered, MinMaxRange()(rows))
         levels = self.start.levels(*(bounds[name][:, None] for name in ("lower", "upper", "breakpoint")))
         levels = levels[:, 0].sort(dim=-1).values
         reach = (bounds["upper"] - bounds["lower"])[:, None]

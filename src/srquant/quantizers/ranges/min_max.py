@@ -10,7 +10,7 @@ from srquant.quantizers.ranges.base import Bounds
 
 
 @dataclass(frozen=True)
-class Extremes:
+class MinMaxRange:
     """lower = min x, upper = max x. Source: the MinMax row of OAPTQ."""
 
     def __call__(self, rows: Tensor) -> Bounds:

@@ -1,4 +1,4 @@
-"""Quantiles, computed exactly and in few passes."""
+"""PercentileRange, computed exactly and in few passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.quantizers.numerics.sorted_values import sort, thin
+from srquant.quantizers.numerics.sorted_values import sort, subsample
 from srquant.quantizers.ranges.base import Bounds
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import as_tensor
@@ -22,7 +22,7 @@ _SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Quantiles:
+class PercentileRange:
     """lower and upper cut off a share of the values on each side.
 
     Args:
@@ -36,7 +36,7 @@ class Quantiles:
             raise ArgumentError(f"share={self.share} is outside (0.5, 1]; 0.99 is the 99th percentile")
 
     def __call__(self, rows: Tensor) -> Bounds:
-        rows = thin(rows, _ENOUGH)
+        rows = subsample(rows, _ENOUGH)
         return {"lower": quantile(rows, 1 - self.share), "upper": quantile(rows, self.share)}
 
 
@@ -54,7 +54,7 @@ def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:
     Returns:
         ``(r,)``.
     """
-    rows = thin(rows, _ENOUGH)
+    rows = subsample(rows, _ENOUGH)
     if magnitude:
         rows = rows.abs()
     rank = q * (rows.shape[1] - 1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srquant.quantizers.numerics.sorted_values import SortedValues, thin
+from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges.base import Bounds
-from srquant.quantizers.ranges.min_max import Extremes
+from srquant.quantizers.ranges.min_max import MinMaxRange
 
 Levels = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Increasing levels, ``r c k``, of candidate bounds ``r c``: lower, upper, breakpoint."""
@@ -39,11 +39,11 @@ class PiecewiseSearch:
     samples: int = 1 << 16
 
     def __call__(self, rows: Tensor) -> Bounds:
-        return self.among(self.ordered(rows), Extremes()(rows))
+        return self.among(self.ordered(rows), MinMaxRange()(rows))
 
     def ordered(self, rows: Tensor) -> SortedValues:
         """The values that are looked at."""
-        return SortedValues(thin(rows, self.samples))
+        return SortedValues(subsample(rows, self.samples))
 
     def among(self, ordered: SortedValues, extremes: Bounds) -> Bounds:
         """The bounds for values that are sorted already, and the extremes of all of them."""
