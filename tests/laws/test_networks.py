@@ -11,14 +11,14 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from srquant.model.survey import survey
 from srquant.networks import all_networks, open_network
 from srquant.networks.opening import load_network, save_network
-from srquant.quantizers.numerics.rounding import quantize
 
 each_network = pytest.mark.parametrize("name", NETWORK_NAMES)
 
 
 def test_every_network_is_tested() -> None:
     tested = {network.name for network in small_networks().values()}
-    assert tested | {"custom", "spandrel"} == set(all_networks())
+    missing = set(all_networks()) - tested - {"custom", "spandrel"}
+    assert not missing, f"let small_networks() in tests/conftest.py make a small one of each of {missing}"
 
 
 @each_network
@@ -26,8 +26,8 @@ def test_hyper_parameters_are_deduced_from_the_weights(name: str) -> None:
     network = small_networks()[name]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     again = open_network(state, network.value_range)
-    assert type(again) is type(network)
-    assert again.config == network.config
+    assert type(again) is type(network), "another network's read() takes these weights for its own"
+    assert again.config == network.config, "read() deduces other hyper-parameters than the weights were made with"
     images = torch.rand(1, 3, 9, 11) * network.value_range
     assert torch.equal(again(images), network(images))
 
@@ -48,7 +48,7 @@ def test_any_size_is_enlarged(name: str, size: tuple[int, int]) -> None:
     network = small_networks()[name]
     output = network(torch.rand(2, 3, *size) * network.value_range)
     assert output.shape == (2, 3, size[0] * network.scale, size[1] * network.scale)
-    assert bool(output.isfinite().all())
+    assert bool(output.isfinite().all()), "pad small images inside the network; it must take any size from 1 on"
 
 
 @each_network
@@ -56,17 +56,19 @@ def test_every_multiplication_is_a_module_and_the_ends_are_named(name: str) -> N
     network = small_networks()[name]
     found = survey(network)
     counted = sum(point.multiply_adds for point in found.points)
-    assert counted == pytest.approx(found.multiply_adds), "every product counted by PyTorch is one of the points"
+    assert counted == pytest.approx(found.multiply_adds), (
+        "make every product a Conv2d, ConvTranspose2d, Linear or MatMul module of its own"
+    )
     names = {point.name for point in found.points}
     edges = network.edges
     named = (*edges.first, *edges.after_body, *edges.upsampler, *edges.last)
-    assert set(named) <= names
-    assert len(set(named)) == len(named)
-    assert edges.first
-    assert edges.last
+    assert set(named) <= names, "edges name modules that are no multiplications, or never run"
+    assert len(set(named)) == len(named), "edges name a module twice"
+    assert edges.first, "name the first multiplication in edges"
+    assert edges.last, "name the last multiplication in edges"
     modules = dict(network.named_modules())
-    assert network.feature_layers
-    assert set(network.feature_layers) <= modules.keys()
+    assert network.feature_layers, "name modules whose outputs finetuning may compare"
+    assert set(network.feature_layers) <= modules.keys(), "feature_layers names modules that are not there"
 
 
 @each_network
@@ -83,7 +85,7 @@ def test_the_receptive_field_is_what_is_said(name: str) -> None:
     network = small_networks()[name].double()
     field = network.receptive_field
     if field is None:
-        assert network.alignment > 1
+        assert network.alignment > 1, "name receptive_field, or set alignment above 1"
         return
     size = 2 * field + 5
     images = torch.rand(1, 3, 1, size, dtype=torch.float64).expand(1, 3, size, size).contiguous() * network.value_range
@@ -94,12 +96,12 @@ def test_the_receptive_field_is_what_is_said(name: str) -> None:
         moved[..., column] += network.value_range
         return float((network(moved) - before)[..., : network.scale].abs().max())
 
-    assert change(field + 1) == 0
-    assert change(field) > 0
+    assert change(field + 1) == 0, "receptive_field is too small: pixels farther away change the output"
+    assert change(field) > 0, "receptive_field is larger than it need be, which costs time at every tile"
 
 
 def test_the_grid_does_not_enter_the_networks() -> None:
-    """A float network holds no quantizer: quantize is reached from layers only."""
+    """A float network holds no quantizer and no quantized layer."""
     for network in small_networks().values():
-        assert not any("quantize" in type(module).__module__ for module in network.modules())
-    assert quantize.__module__ == "srquant.quantizers.numerics.rounding"
+        homes = {type(module).__module__ for module in network.modules()}
+        assert not {home for home in homes if home.startswith(("srquant.quantizers", "srquant.model"))}
