@@ -1,4 +1,4 @@
-"""The compiled search for levels against the one made of tensor operations."""
+"""The compiled staircase against the one made of tensor operations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from srquant.support import compiled
 pytest.importorskip("numba")
 
 GRIDS = {
+    "one segment": ((15,), [-1.5, 3.1]),
+    "two, fine below": ((7, 8), [0.0, 1.2, 4.0]),
+    "two, fine above": ((8, 7), [-4.0, -1.2, 0.0]),
+    "three": ((4, 7, 4), [-3.0, -1.2, 1.2, 4.0]),
+    "an empty segment": ((4, 7, 4), [-1.2, -1.2, 1.2, 4.0]),
     "levels": ((1,) * 7, [-3.0, -1.5, -0.5, 0.0, 0.25, 0.75, 2.0, 5.0]),
     "many levels": ((1,) * 63, [(k / 21 - 1.5) ** 3 for k in range(64)]),
     "many that met": ((1,) * 63, [-40.0, *[k // 2 / 60 for k in range(62)], 1e4]),
     "levels that met": ((1,) * 5, [-3.0, -0.5, -0.5, 0.0, 2.0, 2.0]),
     "levels that met at zero": ((1,) * 5, [-1.0, -0.0, -0.0, 0.0, 0.5, 1.0]),
 }
+LEVELS = [name for name in GRIDS if "levels" in name or "many" in name]
+"""Those whose values are compiled, too."""
 KERNELS = "srquant.quantizers.numerics.kernels"
 
 
@@ -46,7 +53,7 @@ def test_large_tensors_take_the_compiled_way():
     assert compiled.compiled(torch.zeros(3), KERNELS) is None
 
 
-@every_pair(threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
+@every_pair(threads=[1, 4], grid=LEVELS, dtype=[torch.float32, torch.bfloat16])
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
     steps, knots = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -60,7 +67,7 @@ def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
 
 
 @pytest.mark.parametrize("lower_bits", [0x0000, 0x0001, 0x8000, 0xFFFF])
-@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("grid", LEVELS)
 def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lower_bits):
     steps, knots = GRIDS[grid]
     bits = (torch.arange(1 << 16) << 16) + lower_bits

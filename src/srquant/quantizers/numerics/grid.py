@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 Steps = tuple[int, ...]
@@ -90,6 +92,21 @@ class PiecewiseGrid:
         self.above = steps[-1]
         self.falling = turned or len(steps) > 2
 
+    def layout(self) -> NDArray[np.float32]:
+        """What compiled code wants to know of at most three segments.
+
+        Origin, steps in one, both bends (1 where there is none), steps of the middle segment, the lowest and highest
+        position, and whether positions rise (1) or fall (−1) with values.
+        """
+        bends = [float(bend.reciprocal()) for bend in self.bends] + [1.0, 1.0]
+        numbers = [
+            float(self.origin),
+            float(self.size.reciprocal()),
+            *bends[:2],
+            float(self.steps[len(self.steps) // 2]),
+        ]
+        return np.array([*numbers, *self._ends, -1.0 if self.falling else 1.0], np.float32)
+
     def position(self, x: Tensor) -> Tensor:
         """Where values lie, in steps; a new tensor."""
         t = x.sub(self.origin) if x.dtype == self.origin.dtype else x.to(self.origin.dtype).sub_(self.origin)
@@ -136,8 +153,11 @@ class PiecewiseGrid:
         return -torch.stack([*beyond, torch.zeros_like(beyond[0])], -1).diff(dim=-1)
 
     def _inside(self, x: Tensor) -> Tensor:
-        low, high = (-self.above, self.below) if self.falling else (-self.below, self.above)
-        return self.position(x).clamp_(low, high)
+        return self.position(x).clamp_(*self._ends)
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        return (-self.above, self.below) if self.falling else (-self.below, self.above)
 
     def _expand(self, t: Tensor) -> Tensor:
         """Undo :meth:`position`, in place."""

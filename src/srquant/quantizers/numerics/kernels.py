@@ -1,7 +1,7 @@
-"""Grids whose knots are all levels, compiled by Numba where that is installed.
+"""Free levels, and the gradients of all grids, compiled by Numba where that is installed.
 
-Tensor operations search anew for the levels around each value, which makes a step of finetuning twice as long; for
-piecewise grids they are fast enough. Values agree to the bit with those of
+Tensor operations search anew for the levels around each value, which makes a step of finetuning twice as long. The
+values of piecewise grids take them few passes, and have no compiled form. Values agree to the bit with those of
 :class:`~srquant.quantizers.numerics.grid.LevelGrid`; sums agree up to the order of their terms.
 
 It is imported by name (:mod:`srquant.support.compiled`) when it is first needed: compiling, or reading what was
@@ -71,6 +71,26 @@ def gradients(x: Values, slope: Values, made: Values, levels: Values) -> NDArray
     return np.sum(share_out(lambda part: _gradients(x[part], slope[part], made[part], levels, sizes), len(x)), axis=0)
 
 
+def piecewise_gradients(x: Values, slope: Values, made: Values, knots: Values, layout: Values) -> NDArray[np.float64]:
+    """As :func:`gradients`, of a grid of one to three segments.
+
+    Args:
+        x: Flat.
+        slope: ∂L/∂x̂.
+        made: Where to write ∂L/∂x.
+        knots: Of the grid.
+        layout: See :meth:`~srquant.quantizers.numerics.grid.PiecewiseGrid.layout`.
+    """
+    segments = len(knots) - 1
+    inner = np.append(knots[1:-1], np.full(3 - segments, np.inf, np.float32))
+
+    def work(part: slice) -> Any:
+        return _piecewise_gradients(x[part], slope[part], made[part], knots, inner, layout, segments == 3)
+
+    *beyond, below, above = np.sum(share_out(work, len(x)), axis=0)
+    return np.array([*-np.diff([*beyond, 0.0])[:segments], below, above])
+
+
 def share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
     """Do the parts of a work in half as many threads as PyTorch uses; results in order.
 
@@ -135,3 +155,40 @@ def _segments_and_errors(x, levels, sizes, segment, error):
         p = (x[i] - levels[segment[i]]) / sizes[segment[i]]
         p = min(max(p, np.float32(0)), np.float32(1))
         error[i] = np.float32(p > 0.5) - p
+
+
+@jit
+def _piecewise_gradients(x, slope, made, knots, inner, layout, three):
+    sums = np.zeros(5)
+    for start in range(0, len(x), _BLOCK):
+        part = slice(start, min(start + _BLOCK, len(x)))
+        beyond = _pulls_beyond(x[part], slope[part], inner, layout, three)
+        outside = _pass_inside(x[part], slope[part], made[part], knots)
+        for i in range(3):
+            sums[i] += beyond[i]
+        for i in range(2):
+            sums[3 + i] += outside[i]
+    return sums
+
+
+@jit_sums
+def _pulls_beyond(x, slope, inner, layout, three):
+    """Σ slope·(q − p) of all values, of those beyond the first inner knot, and beyond the second."""
+    origin, per_step, bend, other_bend = layout[0], layout[1], layout[2], layout[3]
+    middle, low, high, sign = layout[4], layout[5], layout[6], layout[7]
+    total = first = second = zero = np.float32(0)
+    for i in range(len(x)):
+        t = _leaky((x[i] - origin) * per_step, bend)
+        if three:
+            t = _leaky(middle - t, other_bend)
+        t = min(max(t, low), high)
+        pull = slope[i] * sign * (np.rint(t) - t)
+        total += pull
+        first += pull if x[i] > inner[0] else zero
+        second += pull if x[i] > inner[1] else zero
+    return total, first, second
+
+
+@jit
+def _leaky(t, slope):
+    return t * slope if t < 0 else t

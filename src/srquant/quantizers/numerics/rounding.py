@@ -10,6 +10,7 @@ from torch import Tensor
 
 from srquant.quantizers.numerics.grid import (
     LevelGrid,
+    PiecewiseGrid,
     Steps,
     above,
     below,
@@ -51,7 +52,7 @@ class _Quantize(torch.autograd.Function):
         ctx.save_for_backward(x, knots)
         ctx.steps = steps
         grid = staircase(x, knots, steps)
-        if (fast := _compiled(x, knots, steps)) is not None and isinstance(grid, LevelGrid):
+        if isinstance(grid, LevelGrid) and (fast := _compiled(x, knots, steps)) is not None:
             found = torch.empty_like(x, dtype=knots.dtype)
             fast.nearest(flat_array(x, x), flat_array(found, x), grid.levels.numpy(), grid.halfway.numpy())
             return found.to(x.dtype)
@@ -65,12 +66,14 @@ class _Quantize(torch.autograd.Function):
         given, knots = cast(tuple[Tensor, Tensor], ctx.saved_tensors)
         steps: Steps = ctx.steps
         learned = ctx.needs_input_grad[1]
+        grid = staircase(given, knots, steps)
         if learned and (fast := _compiled(given, knots, steps)) is not None:
             to_x = torch.empty_like(given, dtype=knots.dtype)
-            arrays = [flat_array(tensor, given) for tensor in (given, gradient, to_x)]
-            found = torch.from_numpy(fast.gradients(*arrays, knots.detach().numpy()))
+            arrays = [*(flat_array(tensor, given) for tensor in (given, gradient, to_x)), knots.detach().numpy()]
+            plain = isinstance(grid, PiecewiseGrid)
+            sums = fast.piecewise_gradients(*arrays, grid.layout()) if plain else fast.gradients(*arrays)
+            found = torch.from_numpy(sums)
             return to_x.to(given.dtype), _to_knots(found[:-2], found[-2], found[-1], steps).to(knots.dtype), None
-        grid = staircase(given, knots, steps)
         low, high = knots[..., 0].detach(), knots[..., -1].detach()
         to_x, to_knots = torch.empty_like(given), knots.new_zeros(knots.shape)
         for *tensors, made in _pieces(knots, given, gradient, to_x):
@@ -92,7 +95,11 @@ def _to_knots(pulls: Tensor, lower: Tensor, upper: Tensor, steps: Steps) -> Tens
 def _compiled(x: Tensor, knots: Tensor, steps: Steps) -> Any:
     """The compiled form, where there is one for such tensors."""
     fits = knots.device.type == "cpu" and knots.dtype == torch.float32 and knots.ndim == 1
-    return compiled(x, "srquant.quantizers.numerics.kernels") if fits and is_non_uniform(steps) else None
+    return (
+        compiled(x, "srquant.quantizers.numerics.kernels")
+        if fits and (len(steps) <= 3 or is_non_uniform(steps))
+        else None
+    )
 
 
 def _pieces(knots: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
