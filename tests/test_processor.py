@@ -38,13 +38,12 @@ def test_kernels_are_capped(tmp_path: Path) -> None:
     text = printed(
         """
 import torch
-from srquant.quantizers.numerics import grid as functional
-from srquant.support import compiled
+from srquant.quantizers.numerics import kernels, rounding
 for steps in (15,), (4, 7, 4), (1,) * 7:
     x = torch.randn(3, 8, 40, 41).requires_grad_()
     knots = torch.linspace(-2, 2, len(steps) + 1).requires_grad_()
-    functional.quantize(x, knots, steps).sum().backward()
-for kernel in vars(compiled._kernels()).values():
+    rounding.quantize(x, knots, steps).sum().backward()
+for kernel in vars(kernels).values():
     for code in getattr(kernel, "inspect_asm", dict)().values():
         print(code)
 """,
