@@ -146,10 +146,12 @@ def main() -> None:
                 learning,
             ),
             compare(
-                f"16 free levels and the gradient of each, {name}: tensor operations, compiled", uncompiled(few), few
+                f"16 non-uniform levels and the gradient of each, {name}: tensor operations, compiled",
+                uncompiled(few),
+                few,
             ),
             compare(
-                f"256 free levels, 2.4 M values, {name}: tensor operations, compiled",
+                f"256 non-uniform levels, 2.4 M values, {name}: tensor operations, compiled",
                 uncompiled(lambda x=x: quantize(x, LEVELS, (1,) * 255)),
                 lambda x=x: quantize(x, LEVELS, (1,) * 255),
             ),
