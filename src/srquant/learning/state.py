@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -23,6 +22,7 @@ from pydantic import Field
 from srquant.support.errors import SrquantError
 from srquant.support.files import replacing
 from srquant.support.settings import Checked, from_json, to_json
+from srquant.support.versions import versions
 
 FORMAT = 2
 """Of the files written here. The first had no line that says whose they are."""
@@ -114,7 +114,7 @@ class StateFile:
         body = archive.getbuffer()
         header = _Header(
             srquant_state=FORMAT,
-            program=_program(),
+            program=f"srquant {versions()['srquant']}",
             work=self._owner.work,
             method=self._owner.method,
             network=self._owner.network,
@@ -198,10 +198,3 @@ class StateFile:
 
     def _damaged(self) -> SrquantError:
         return self._error(f"{self.path} is a damaged state of an unfinished run; remove it to start anew")
-
-
-def _program() -> str:
-    try:
-        return f"srquant {version('srquant')}"
-    except PackageNotFoundError:
-        return "srquant, not installed"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
-
-import torch
 
 from srquant.images.calibration import Calibration
 from srquant.methods.base import Method
@@ -17,6 +13,7 @@ from srquant.model.layer import QuantLayer, finished
 from srquant.model.record import Epoch, Record
 from srquant.model.swapping import swap
 from srquant.support.settings import to_json
+from srquant.support.versions import versions
 
 
 def finish(
@@ -47,15 +44,7 @@ def finish(
         share=plan.share,
         kept=plan.kept,
         folds=plan.folds,
-        versions=_versions(),
+        versions=versions(),
         curve=tuple(to_json(epoch) for epoch in curve),
     )
     return Model(network, model.source, record)
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = version("srquant")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"srquant": own, "torch": torch.__version__, "python": platform.python_version()}

@@ -109,7 +109,9 @@ def _pieces(knots: Tensor, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if knots.ndim == 2 or knots.device.type != "cpu":
         yield tensors
         return
-    order = memory_order(tensors[-1])
-    flat = [tensor.permute(order).reshape(-1) for tensor in tensors]
+    *given, made = tensors
+    order = memory_order(made)
+    # A view or an error: what were written to a copy would be lost.
+    flat = [*(tensor.permute(order).reshape(-1) for tensor in given), made.permute(order).view(-1)]
     for start in range(0, flat[0].numel(), _PIECE):
         yield tuple(tensor[start : start + _PIECE] for tensor in flat)
