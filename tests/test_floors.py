@@ -22,7 +22,7 @@ FLOORS = (
 """From the ground up; folders of one floor are strangers, except that the commands are the topmost."""
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PLUGINS = {
-    "methods": {"base", "steps"},
+    "methods": {"base", "pipeline"},
     "networks": {"base", "modules", "undescribed", "checkpoint", "opening"},
     "quantizers": {"base", "channel_shift", "numerics", "ranges"},
     "quantizers/ranges": {"base", "min_max", "lloyd_max", "percentile", "least_squares"},

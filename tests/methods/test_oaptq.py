@@ -22,7 +22,7 @@ from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import ObservationSettings
 from srquant.methods.oaptq import sensitivities
-from srquant.methods.steps.output_sizes import OutputSizes
+from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.model import Model, load
 from srquant.model.swapping import quant_layers
 from srquant.networks.edsr import EDSR, EDSRConfig

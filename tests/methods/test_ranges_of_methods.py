@@ -12,9 +12,9 @@ from torch import Tensor
 from srquant.images import Calibration
 from srquant.methods import MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import ObservationSettings, WeightSettings
-from srquant.methods.steps.build import weight_quantizer
-from srquant.methods.steps.observe import observe_ranges
-from srquant.methods.steps.plan import make_plan
+from srquant.methods.pipeline.build import weight_quantizer
+from srquant.methods.pipeline.observe import observe_ranges
+from srquant.methods.pipeline.plan import make_plan
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight
 from srquant.model.swapping import quant_layers

@@ -14,8 +14,8 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
 from srquant.methods.base import WeightSettings
+from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.methods.recipe import OutputAndFeatures, SRQuant
-from srquant.methods.steps.output_sizes import OutputSizes
 from srquant.model import Model
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import observe

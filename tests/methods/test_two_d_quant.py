@@ -25,8 +25,8 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.teacher import Teacher
 from srquant.methods import DOBI, Method, TwoDQuant
-from srquant.methods.steps.observe import observe_at_once
-from srquant.methods.steps.plan import make_plan
+from srquant.methods.pipeline.observe import observe_at_once
+from srquant.methods.pipeline.plan import make_plan
 from srquant.methods.two_d_quant import DistillationLoss
 from srquant.model import Model, load
 from srquant.model.observing import observe, to_network

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from srquant.images import Calibration
 from srquant.methods import MinMax
-from srquant.methods.steps.plan import make_plan
+from srquant.methods.pipeline.plan import make_plan
 from srquant.model import Model, folding
 from srquant.model.folding import fold_batch_norm
 from srquant.networks import SRNetwork

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from srquant.images.calibration import Calibration
 from srquant.methods.base import Method, WeightSettings
-from srquant.methods.steps.build import build_layers
-from srquant.methods.steps.finish import finish
-from srquant.methods.steps.observe import observe_ranges
-from srquant.methods.steps.plan import make_plan
+from srquant.methods.pipeline.build import build_layers
+from srquant.methods.pipeline.finish import finish
+from srquant.methods.pipeline.observe import observe_ranges
+from srquant.methods.pipeline.plan import make_plan
 from srquant.model import Model
 from srquant.quantizers import Uniform
 from srquant.quantizers.ranges import LeastSquares

@@ -24,12 +24,12 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Factor, Method
-from srquant.methods.steps.build import build_layers
-from srquant.methods.steps.finish import finish
-from srquant.methods.steps.observe import observe_ranges
-from srquant.methods.steps.output_sizes import OutputSizes
-from srquant.methods.steps.plan import make_plan
-from srquant.methods.steps.unfinished import unfinished
+from srquant.methods.pipeline.build import build_layers
+from srquant.methods.pipeline.finish import finish
+from srquant.methods.pipeline.observe import observe_ranges
+from srquant.methods.pipeline.output_sizes import OutputSizes
+from srquant.methods.pipeline.plan import make_plan
+from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap

@@ -22,11 +22,11 @@ from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Group, Stage
 from srquant.methods.base import Batch, Factor, Method, ObservationSettings, Scope, WeightSettings
-from srquant.methods.steps.build import build_layers
-from srquant.methods.steps.finish import finish
-from srquant.methods.steps.observe import observe_at_once
-from srquant.methods.steps.plan import Plan, make_plan
-from srquant.methods.steps.unfinished import unfinished
+from srquant.methods.pipeline.build import build_layers
+from srquant.methods.pipeline.finish import finish
+from srquant.methods.pipeline.observe import observe_at_once
+from srquant.methods.pipeline.plan import Plan, make_plan
+from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import QuantLayer
 from srquant.model.swapping import swap

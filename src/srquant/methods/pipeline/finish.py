@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from srquant.images.calibration import Calibration
 from srquant.methods.base import Method
-from srquant.methods.steps.plan import Plan
+from srquant.methods.pipeline.plan import Plan
 from srquant.model import Model
 from srquant.model.layer import QuantLayer, finished
 from srquant.model.record import Epoch, Record

@@ -1,4 +1,4 @@
-"""The steps that methods are made of: observe ranges, build quantized layers, finish the model."""
+"""The ranges of activations, measured on the calibration patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.methods.base import Method
-from srquant.methods.steps.plan import Plan
+from srquant.methods.pipeline.plan import Plan
 from srquant.model.multiplications import flat
 from srquant.model.observing import observe, require_finite
 from srquant.quantizers.numerics.sorted_values import subsample

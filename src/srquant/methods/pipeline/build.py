@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from srquant.methods.base import Method, WeightSettings
-from srquant.methods.steps.observe import Observed
-from srquant.methods.steps.plan import Plan
+from srquant.methods.pipeline.observe import Observed
+from srquant.methods.pipeline.plan import Plan
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.quantizers import PerChannel, PerTensor, Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
-from srquant.methods.steps.plan import Plan
+from srquant.methods.pipeline.plan import Plan
 from srquant.model.observing import to_network
 from srquant.support.watching import hooks
 

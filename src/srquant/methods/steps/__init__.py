@@ -1,1 +1,0 @@
-"""The steps that methods are made of: plan, observe, build, finish."""
