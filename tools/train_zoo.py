@@ -198,8 +198,8 @@ def _train(name: str, entry: Entry, data: Path, output: Path, device: torch.devi
     write_curve(output, trained.curve)
     state.unlink(missing_ok=True)
     print(f"{'step':>8} {'loss':>9} {'PSNR':>7} {'seconds':>8}")
-    for point in trained.curve:
-        print(f"{point.step:8d} {point.loss:9.5f} {point.psnr:7.3f} {point.seconds:8.0f}")
+    for row in trained.curve:
+        print(f"{row.step:8d} {row.loss:9.5f} {row.psnr:7.3f} {row.seconds:8.0f}")
     print(f"{name}: wrote {output}")
 
 

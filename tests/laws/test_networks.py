@@ -55,11 +55,11 @@ def test_any_size_is_enlarged(name: str, size: tuple[int, int]) -> None:
 def test_every_multiplication_is_a_module_and_the_ends_are_named(name: str) -> None:
     network = small_networks()[name]
     found = survey(network)
-    counted = sum(point.multiply_adds for point in found.points)
+    counted = sum(multiplication.multiply_adds for multiplication in found.multiplications)
     assert counted == pytest.approx(found.multiply_adds), (
         "make every product a Conv2d, ConvTranspose2d, Linear or MatMul module of its own"
     )
-    names = {point.name for point in found.points}
+    names = {multiplication.name for multiplication in found.multiplications}
     edges = network.edges
     named = (*edges.first, *edges.after_body, *edges.upsampler, *edges.last)
     assert set(named) <= names, "edges name modules that are no multiplications, or never run"

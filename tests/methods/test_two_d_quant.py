@@ -86,13 +86,13 @@ def test_swinir_light_has_sixteen_quantizers_in_each_of_its_blocks(low_images: P
 def test_scope(network: str, scope: str, convolutions: bool, patches: Calibration) -> None:
     model = Model(small_networks()[network], network)
     method = configure("dobi", 4, settings=[f"scope={scope}"])
-    kinds = {point.kind.name for point in make_plan(model, method).survey.points}
+    kinds = {multiplication.kind.name for multiplication in make_plan(model, method).survey.multiplications}
     found = {layer.name: layer.right.bits for layer in method.quantize(model, patches).layers()}
-    points = {point.name: point for point in survey(model.network).points}
-    assert {points[name].kind.name for name in found} == (kinds if convolutions else {"linear", "matmul"})
+    multiplications = {multiplication.name: multiplication for multiplication in survey(model.network).multiplications}
+    assert {multiplications[name].kind.name for name in found} == (kinds if convolutions else {"linear", "matmul"})
     if convolutions:
         assert found[model.network.edges.first[0]] == 8, "edges=8bit holds in this scope"
-        assert len(found) == len(points)
+        assert len(found) == len(multiplications)
 
 
 @pytest.mark.parametrize("name", ["minmax", "oaptq", "srquant"])
@@ -138,8 +138,8 @@ def test_origins_are_operators_however_they_are_called() -> None:
             x = self.convs[5](nn.functional.relu(self.convs[4](x + 1)))
             return nn.functional.interpolate(x, scale_factor=2)
 
-    points = survey(Model.wrap(Mixed(), 2).network).points
-    origins = [point.origins[0] for point in points]
+    multiplications = survey(Model.wrap(Mixed(), 2).network).multiplications
+    origins = [multiplication.origins[0] for multiplication in multiplications]
     assert origins == ["", "softmax", "flip", "gelu", "add", "relu"]
 
 
@@ -176,7 +176,11 @@ def test_every_quantizer_has_the_candidate_of_the_papers_loop(
     swinir: Model, patches: Calibration, bits: int, released: bool
 ) -> None:
     seen: dict[str, Tensor] = {}
-    names = [point.name for point in survey(swinir.network).points if point.kind.name != "conv"]
+    names = [
+        multiplication.name
+        for multiplication in survey(swinir.network).multiplications
+        if multiplication.kind.name != "conv"
+    ]
     both = ("left", "right")
 
     def look(name: str, place: int, operand: Tensor) -> None:

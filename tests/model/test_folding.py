@@ -203,7 +203,11 @@ def test_a_module_of_two_names_is_not_folded(part: str) -> None:
     network = Model.wrap(module, 2).network
     folded, folds, survey = fold_batch_norm(network)
     assert not folds
-    assert [point.name for point in survey.points] == ["network.head", "network.conv", "network.tail"]
+    assert [multiplication.name for multiplication in survey.multiplications] == [
+        "network.head",
+        "network.conv",
+        "network.tail",
+    ]
     images = torch.rand(1, 3, 8, 10)
     assert torch.equal(folded(images), network(images))
 
@@ -229,7 +233,7 @@ def test_what_does_not_agree_is_not_folded(monkeypatch: pytest.MonkeyPatch) -> N
     folded, folds, survey = fold_batch_norm(network)
     assert not folds
     assert isinstance(folded.get_submodule("network.norm"), nn.BatchNorm2d)
-    assert len(survey.points) == 3
+    assert len(survey.multiplications) == 3
 
 
 PASSES = {"edsr": 1, "srresnet": 2, "swinir": 1, "wrapped": 1, "wrapped, folded": 2}
@@ -245,7 +249,7 @@ def test_a_plan_runs_the_network_once_and_once_more_if_it_folds(kind: str) -> No
     network.register_forward_hook(lambda *_: runs.append(1))
     plan = make_plan(Model(network, "x"), MinMax(edges="8bit"))
     assert len(runs) == PASSES[kind]
-    assert plan.targets[0].point.role == "first"
+    assert plan.targets[0].multiplication.role == "first"
     assert bool(plan.folds) == (PASSES[kind] == 2)
 
 

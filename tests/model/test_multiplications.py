@@ -179,13 +179,15 @@ def test_a_network_with_transposed_convolutions(
     groups: int, weights: WeightSettings, calibration: Calibration, tmp_path: Path
 ) -> None:
     model = wrapped(groups)
-    points = {point.name: point for point in survey(model.network).points}
-    assert [point.kind.name for point in points.values()] == ["conv"] * 3 + ["conv_transpose"] * 2
-    assert points["network.first.0"].role == "first"
-    assert points["network.last"].role == "last"
-    assert points["network.last"].multiply_adds == 81 * 12 * 3
-    assert points["network.middle"].multiply_adds == 9 * 12 * 12 / groups
-    assert points["network.middle"].weights == 9 * 12 * 12 // groups
+    multiplications = {multiplication.name: multiplication for multiplication in survey(model.network).multiplications}
+    assert [multiplication.kind.name for multiplication in multiplications.values()] == ["conv"] * 3 + [
+        "conv_transpose"
+    ] * 2
+    assert multiplications["network.first.0"].role == "first"
+    assert multiplications["network.last"].role == "last"
+    assert multiplications["network.last"].multiply_adds == 81 * 12 * 3
+    assert multiplications["network.middle"].multiply_adds == 9 * 12 * 12 / groups
+    assert multiplications["network.middle"].weights == 9 * 12 * 12 // groups
     images = torch.rand(2, 3, 13, 17)
     for method in (MinMax(bits=8, weights=weights), PLQ(bits=3, weights=weights, edges="none")):
         quantized = method.quantize(model, calibration)

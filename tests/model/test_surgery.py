@@ -29,25 +29,31 @@ def state_bytes(network: nn.Module) -> dict[str, torch.Tensor]:
 def test_multiply_adds_by_hand() -> None:
     """EDSR ×4, 8 channels, 2 blocks: a 3×3 convolution from a to b channels costs 9ab per pixel it gives."""
     found = survey(small_networks()["edsr"])
-    work = {point.name: point.multiply_adds for point in found.points}
+    work = {multiplication.name: multiplication.multiply_adds for multiplication in found.multiplications}
     assert work["head.0"] == 9 * 3 * 8
     assert work["body.0.body.0"] == 9 * 8 * 8
     assert work["tail.0.0"] == 9 * 8 * 32
     assert work["tail.0.2"] == 4 * 9 * 8 * 32
     assert work["tail.1"] == 16 * 9 * 8 * 3
     assert found.multiply_adds == sum(work.values())
-    assert [point.name for point in found.points][:3] == ["head.0", "body.0.body.0", "body.0.body.2"]
+    assert [multiplication.name for multiplication in found.multiplications][:3] == [
+        "head.0",
+        "body.0.body.0",
+        "body.0.body.2",
+    ]
 
 
 def test_attention_products_are_points() -> None:
-    points = {point.name: point for point in survey(small_networks()["swinir"]).points}
-    products = [point for point in points.values() if point.kind.name == "matmul"]
+    multiplications = {
+        multiplication.name: multiplication for multiplication in survey(small_networks()["swinir"]).multiplications
+    }
+    products = [multiplication for multiplication in multiplications.values() if multiplication.kind.name == "matmul"]
     assert len(products) == 2 * 4, "two in each of four blocks"
-    assert all(point.weights == 0 for point in products)
-    linears = [point for point in points.values() if point.kind.name == "linear"]
+    assert all(multiplication.weights == 0 for multiplication in products)
+    linears = [multiplication for multiplication in multiplications.values() if multiplication.kind.name == "linear"]
     assert len(linears) == 4 * 6, "q, k, v, proj, fc1, fc2"
     # Windows of 16 tokens, 12 channels: q·kᵀ and scores·v cost 16·12 per token each.
-    assert points["layers.0.residual_group.blocks.0.attn.scores"].multiply_adds == 16 * 12
+    assert multiplications["layers.0.residual_group.blocks.0.attn.scores"].multiply_adds == 16 * 12
 
 
 def test_folding_changes_nothing_but_the_norms() -> None:
@@ -84,7 +90,7 @@ def test_a_norm_whose_input_is_used_elsewhere_is_left() -> None:
 def test_observing_shows_every_operand_as_the_network_computes_it() -> None:
     network = small_networks()["swinir"]
     seen: dict[tuple[str, int], list[torch.Tensor]] = {}
-    names = [point.name for point in survey(network).points]
+    names = [multiplication.name for multiplication in survey(network).multiplications]
     batches = [torch.rand(2, 3, 12, 12), torch.rand(1, 3, 12, 12)]
     observe(network, names, batches, lambda name, place, x: seen.setdefault((name, place), []).append(x.clone()))
     assert all(len(values) == 2 for values in seen.values())
@@ -200,7 +206,7 @@ class Narrow(nn.Module):
 def test_what_multiplies_nothing_stays_float(method: str, calibration: Calibration) -> None:
     model = Model.wrap(Narrow(), scale=2)
     found = survey(model.network)
-    assert [point.name for point in found.points] == ["network.conv"]
+    assert [multiplication.name for multiplication in found.multiplications] == ["network.conv"]
     assert set(found.empty) == {"network.thin", "network.wide"}
     settings = ["finetuning.epochs=1"] if method == "srquant" else []
     record = configure(method, settings=[*settings, "edges=none"]).quantize(model, calibration).record

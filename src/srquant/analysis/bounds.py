@@ -65,7 +65,7 @@ def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibrat
         ArgumentError: A model is not a quantized one made of ``model``.
     """
     network, _, survey = fold_batch_norm(model.network)
-    kinds = {point.name: point.kind for point in survey.points}
+    kinds = {each.name: each.kind for each in survey.multiplications}
     layers = {title: quant_layers(other.network) for title, other in quantized.items()}
     for title, found in layers.items():
         if not found or not found.keys() <= kinds.keys():

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from srquant.analysis.figures import save_figure, write_csv
-from srquant.learning.trainer import Point
+from srquant.learning.trainer import CurveRow
 from srquant.model.record import Record
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.settings import to_json
 
 
-def write_curve(output: Path, curve: Sequence[Point]) -> None:
+def write_curve(output: Path, curve: Sequence[CurveRow]) -> None:
     """Draw loss and validation PSNR over the steps, ``.png``, and keep the numbers, ``.json``, beside ``output``.
 
     Raises:
@@ -24,7 +24,7 @@ def write_curve(output: Path, curve: Sequence[Point]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
-    steps = [point.step for point in curve]
+    steps = [row.step for row in curve]
     for place, (title, values) in enumerate(
         (("loss (L1)", [p.loss for p in curve]), ("validation PSNR (dB)", [p.psnr for p in curve])), start=1
     ):
@@ -35,7 +35,7 @@ def write_curve(output: Path, curve: Sequence[Point]) -> None:
         axes.grid(alpha=0.3)
     save_figure(figure, output.with_suffix(".png"), dpi=120)
     with replacing(output.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps([to_json(point) for point in curve], indent=1) + "\n")
+        temporary.write_text(json.dumps([to_json(row) for row in curve], indent=1) + "\n")
 
 
 def draw_learning(output: Path, records: Mapping[str, Record]) -> None:

@@ -78,7 +78,7 @@ def distributions(
     check("share", share, Annotated[float, Field(gt=0, lt=1)])
     check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
     network, _, survey = fold_batch_norm(model.network)
-    kinds = {point.name: point.kind for point in survey.points}
+    kinds = {each.name: each.kind for each in survey.multiplications}
     names = [name for name in kinds if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
     if not names:
         raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(list(kinds)[:5])}")

@@ -132,14 +132,14 @@ def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
         places = {name: place for place, name in enumerate(tensors[kind])}
         for model_number, model in enumerate(dict.fromkeys(row.model for row in rows)):
             own = [row for row in rows if row.model == model and row.kind == kind]
-            points = axes.plot(
+            marks = axes.plot(
                 2 * [places[row.tensor] for row in own],
                 [*(row.above for row in own), *(-row.below for row in own)],
                 linestyle="",
                 marker=_MARKERS[model_number % len(_MARKERS)],
                 markersize=3,
             )
-            points[0].set_label(model)
+            marks[0].set_label(model)
         axes.axhline(0, color=_FLOAT, linewidth=0.8)
         axes.set_yscale("symlog", linthresh=0.01)
         axes.set_ylabel("% below · % above", fontsize=8)

@@ -60,7 +60,7 @@ def clip_outliers(
     for share in shares:
         if not 0 < share < 1:
             raise ArgumentError(f"share={share} is outside (0, 1); 0.01 clips the largest 1 % of the magnitudes")
-    names = [point.name for point in survey(model.network).points]
+    names = [each.name for each in survey(model.network).multiplications]
     inside = (slice(model.scale, -model.scale),) * 2
     results: list[Clipped] = []
     for share in (0.0, *shares):

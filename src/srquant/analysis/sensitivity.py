@@ -65,7 +65,7 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     if quantized.record is None or model.record is not None:
         raise ArgumentError("sensitivity needs a float model and a quantized one made of it")
     network, _, survey = fold_batch_norm(model.network)
-    order = [point.name for point in survey.points]
+    order = [each.name for each in survey.multiplications]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
     replays = {name: _Replay(network.get_submodule(name)) for name in order}

@@ -33,7 +33,7 @@ _LAST_RATE = 0.01
 
 
 @dataclass(frozen=True)
-class Point:
+class CurveRow:
     """One row of the training curve: loss is the mean since the row before, psnr that of the averaged weights."""
 
     step: int
@@ -60,7 +60,7 @@ class Trained:
     """A finished run."""
 
     network: SRNetwork
-    curve: list[Point]
+    curve: list[CurveRow]
     first: bool
     """Whether this is the process, of several, that shall write the result."""
 
@@ -143,7 +143,7 @@ class _Run:
         self.device = next(weights.network.parameters()).device
         self.clock = _Clock(config, group, self.device)
         self.step = 0
-        self.curve: list[Point] = []
+        self.curve: list[CurveRow] = []
         self.loss = torch.zeros((), dtype=torch.float64, device=self.device)
         """Sum over the steps since the last row of the curve."""
 
@@ -183,7 +183,7 @@ class _Run:
         before = self.curve[-1].step if self.curve else 0
         loss = float(self.loss) / (self.step - before)
         self.loss.zero_()
-        self.curve.append(Point(self.step, loss, score, self.clock.seconds))
+        self.curve.append(CurveRow(self.step, loss, score, self.clock.seconds))
         if self.group.first:
             shown.note(f"step {self.step}: loss {loss:.5f}, validation {score:.3f} dB, {self.curve[-1].seconds:.0f} s")
 
@@ -208,7 +208,7 @@ class _Run:
         def load(content: dict[str, Any]) -> None:
             self.weights.load(content)
             self.step, self.loss = content["step"], content["loss"]
-            self.curve = [Point(*row) for row in content["curve"]]
+            self.curve = [CurveRow(*row) for row in content["curve"]]
             self.clock.add(content["seconds"])
 
         self.file.resume(self.device, load)

@@ -121,7 +121,7 @@ class SRQuant(Method):
         return ChannelShift(LloydMax(search)) if self.channel_shift else LloydMax(search)
 
     def _image_bounds(self, plan: Plan, calibration: Calibration) -> Observed:
-        eight = {target.point.name for target in plan.targets if target.activation_bits == _BITS_OF_IMAGES}
+        eight = {target.multiplication.name for target in plan.targets if target.activation_bits == _BITS_OF_IMAGES}
         if not self.image_grid or self.grid != "free":
             return {}
         offsets = image_offsets(plan, calibration)
@@ -174,7 +174,7 @@ class SRQuant(Method):
 
 def _aligned(observed: Observed, plan: Plan) -> Observed:
     """Shifts in the shape in which they are subtracted: a convolution's channels come before height and width."""
-    kinds = {target.point.name: target.point.kind for target in plan.targets}
+    kinds = {target.multiplication.name: target.multiplication.kind for target in plan.targets}
     return {
         (name, place): {**bounds, "shift": kinds[name].along_channels(bounds["shift"])} if "shift" in bounds else bounds
         for (name, place), bounds in observed.items()

@@ -66,7 +66,7 @@ class Model:
     however each came about, because a model's weights lie in memory in one way.
 
     Args:
-        network: Float, or with quantized points. The model takes it over: in evaluation mode, nothing left to learn,
+        network: Float, or with quantized layers. The model takes it over: in evaluation mode, nothing left to learn,
             convolutions channels last (several times faster on CPUs).
         source: Name of the file of float weights.
         record: How it was quantized; None for a float model.

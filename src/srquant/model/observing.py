@@ -18,7 +18,7 @@ _UNLIKE = 0.03
 
 
 Observer = Callable[[str, int, Tensor], None]
-"""Takes a point's name, the operand (0 left, 1 right) and the operand's value."""
+"""Takes a multiplication's name, the operand (0 left, 1 right) and the operand's value."""
 
 
 def observe(
@@ -28,17 +28,17 @@ def observe(
     observer: Observer,
     outputs: Callable[[str, Tensor], None] | None = None,
 ) -> None:
-    """Show the observer every operand of some points, batch by batch, as the float network computes them.
+    """Show the observer every operand of some multiplications, batch by batch, as the float network computes them.
 
     Args:
         network: The float network.
-        names: Points to watch.
+        names: Multiplications to watch.
         batches: ``n 3 h w`` in [0, 1].
         observer: Called for every operand that is an activation.
-        outputs: Called with the point's name and what it gave.
+        outputs: Called with the multiplication's name and what it gave.
 
     Raises:
-        NetworkError: A value is NaN or infinite, or an operand has no elements; the point is named.
+        NetworkError: A value is NaN or infinite, or an operand has no elements; the multiplication is named.
     """
 
     def show(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:

@@ -4,7 +4,7 @@ Header (safetensors metadata, key ``srquant.model``): format version and a :clas
 Tensors:
 
 - ``index``: zlib-compressed JSON; every stored tensor's name, dtype and shape, every quantizer's kind and arguments;
-  further names of a point (``also``), and the groups of its weight where the module has inputs first
+  further names of a layer (``also``), and the groups of its weight where the module has inputs first
   (``inputs_first``; codes always have outputs first);
 - ``codes``: the packed codes of all quantized weights, layer after layer, each starting at a byte;
 - one tensor for each dtype (``float32``, …): all other tensors and the quantizers' bounds, one after the other.
@@ -73,7 +73,7 @@ _Stored = tuple[str, dict[str, Any], dict[str, tuple[_Size, ...]]]
 
 
 @dataclass(frozen=True)
-class _StoredPoint(Checked):
+class _StoredLayer(Checked):
     name: str
     left: _Stored
     weight: _Stored | None = None
@@ -90,7 +90,7 @@ class _StoredPoint(Checked):
 @dataclass(frozen=True)
 class _Index(Checked):
     tensors: tuple[tuple[str, Literal["float32", "int64", "bool"], tuple[_Size, ...]], ...]
-    points: tuple[_StoredPoint, ...]
+    points: tuple[_StoredLayer, ...]
 
 
 def is_model_file(path: Path) -> bool:
@@ -103,7 +103,7 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
 
     Args:
         path: A ``.safetensors`` file.
-        network: Its quantized points are finished :class:`QuantLayer`.
+        network: Its quantized layers are finished :class:`QuantLayer`.
         record: Goes into the header.
 
     Raises:
@@ -118,18 +118,18 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
     codes: list[Tensor] = []
     points: list[dict[str, Any]] = []
     for name, layer in layers.items():
-        point: dict[str, Any] = {"name": name, "left": _describe(layer.left, bounds)}
+        stored: dict[str, Any] = {"name": name, "left": _describe(layer.left, bounds)}
         if isinstance(layer.right, CodedWeight):
             packed = layer.right.get_buffer("codes").cpu()
-            point |= {"weight": _describe(layer.right.quantizer, bounds), "shape": list(packed.shape)}
+            stored |= {"weight": _describe(layer.right.quantizer, bounds), "shape": list(packed.shape)}
             if layer.product.inputs_first:
-                point["inputs_first"] = layer.product.inputs_first
+                stored["inputs_first"] = layer.product.inputs_first
             codes.append(pack(packed, layer.right.quantizer.bits))
         else:
-            point["right"] = _describe(cast(Quantizer, layer.right), bounds)
+            stored["right"] = _describe(cast(Quantizer, layer.right), bounds)
         if len(names[name]) > 1:
-            point["also"] = list(names[name][1:])
-        points.append(point)
+            stored["also"] = list(names[name][1:])
+        points.append(stored)
     tensors = [[key, str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in floats.items()]
     index = json.dumps({"tensors": tensors, "points": points}, separators=(",", ":")).encode()
     blobs = {"index": torch.frombuffer(bytearray(zlib.compress(index, 9)), dtype=torch.uint8)}
@@ -214,49 +214,49 @@ def _rebuild(
     codes = _Taker(blobs.get("codes", torch.empty(0)), torch.uint8)
     left: dict[str, Quantizer] = {}
     right: dict[str, CodedWeight | Quantizer] = {}
-    for point in index.points:
-        left[point.name] = _quantizer(point.left, takers["float32"])
-        if point.weight is not None:
-            quantizer = _quantizer(point.weight, takers["float32"])
-            count = prod(point.shape)
+    for stored in index.points:
+        left[stored.name] = _quantizer(stored.left, takers["float32"])
+        if stored.weight is not None:
+            quantizer = _quantizer(stored.weight, takers["float32"])
+            count = prod(stored.shape)
             packed = codes.take([packed_size(count, quantizer.bits)])
-            right[point.name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(point.shape), quantizer)
-        elif point.right is not None:
-            right[point.name] = _quantizer(point.right, takers["float32"])
+            right[stored.name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(stored.shape), quantizer)
+        elif stored.right is not None:
+            right[stored.name] = _quantizer(stored.right, takers["float32"])
         else:
-            raise ValueError(f"the index gives {point.name} no right operand")
+            raise ValueError(f"the index gives {stored.name} no right operand")
     state = dict(floats)
-    for point in index.points:
-        side = right[point.name]
+    for stored in index.points:
+        side = right[stored.name]
         if isinstance(side, CodedWeight):
-            state[f"{point.name}.weight"] = turned(side(), point.inputs_first)
+            state[f"{stored.name}.weight"] = turned(side(), stored.inputs_first)
         for end in ("weight", "bias"):
-            if (key := f"{point.name}.{end}") in state:
-                state |= {f"{other}.{end}": state[key] for other in point.also}
+            if (key := f"{stored.name}.{end}") in state:
+                state |= {f"{other}.{end}": state[key] for other in stored.also}
     built = _float_network(kind, header, state, module)
     names = {name: every for every in names_of(built).values() for name in every}
-    for point in index.points:
-        if set(names.get(point.name, ())) != {point.name, *point.also}:
-            raise ValueError(f"the module {point.name} has other names than the index says")
-        bias = floats.get(f"{point.name}.bias")
-        replace(built, point.name, _layer(point, built, left[point.name], right[point.name], bias))
+    for stored in index.points:
+        if set(names.get(stored.name, ())) != {stored.name, *stored.also}:
+            raise ValueError(f"the module {stored.name} has other names than the index says")
+        bias = floats.get(f"{stored.name}.bias")
+        replace(built, stored.name, _layer(stored, built, left[stored.name], right[stored.name], bias))
     return built.requires_grad_(False).eval()
 
 
 def _layer(
-    point: _StoredPoint, network: SRNetwork, left: Quantizer, right: CodedWeight | Quantizer, bias: Tensor | None
+    stored: _StoredLayer, network: SRNetwork, left: Quantizer, right: CodedWeight | Quantizer, bias: Tensor | None
 ) -> QuantLayer:
     """The layer that takes the place of a float network's module, if it fits."""
-    module = network.get_submodule(point.name)
+    module = network.get_submodule(stored.name)
     kind = kind_of(module)
     if kind is None or kind.has_weight != isinstance(right, CodedWeight):
-        raise ValueError(f"{point.name} is no multiplication of the operands that the index gives it")
+        raise ValueError(f"{stored.name} is no multiplication of the operands that the index gives it")
     product = kind.product_of(module)
-    if product.inputs_first != point.inputs_first:
-        raise ValueError(f"{point.name} has a weight in another order than the index says")
+    if product.inputs_first != stored.inputs_first:
+        raise ValueError(f"{stored.name} has a weight in another order than the index says")
     for operand in (left, right):
         if isinstance(operand, Quantizer):
-            _check_shapes(point.name, kind, module, operand)
+            _check_shapes(stored.name, kind, module, operand)
     return QuantLayer(product, left, right, bias)
 
 

@@ -14,7 +14,7 @@ from srquant.support.watching import Call, Watched, watch
 
 
 @dataclass(frozen=True)
-class Point:
+class Multiplication:
     """A multiplication that can be quantized.
 
     ``multiply_adds`` is per pixel of the low-resolution input; ``weights`` counts the weight's elements (0 for an
@@ -32,22 +32,22 @@ class Point:
 
 @dataclass(frozen=True)
 class Survey:
-    """All points of a network in the order in which they run, and its multiply-adds per LR pixel, points or not.
+    """A network's multiplications in the order in which they run, and its multiply-adds per LR pixel, all in all.
 
     ``empty`` names multiplications with an operand or a weight that has no elements, as very narrow networks have them:
-    they multiply nothing and are no points.
+    they multiply nothing and are left out.
     """
 
-    points: tuple[Point, ...]
+    multiplications: tuple[Multiplication, ...]
     multiply_adds: float
     empty: tuple[str, ...] = ()
 
 
 def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
-    """Find the points in one forward pass.
+    """Find the multiplications in one forward pass.
 
     Modules that never run, subclasses that may compute something else, and modules that are given more than their
-    operands are no points.
+    operands are left out.
 
     Args:
         network: Any network.
@@ -58,7 +58,7 @@ def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
     """
     watched = watch(network, network.probe()) if watched is None else watched
     edges = network.edges_seen(watched)
-    points: list[Point] = []
+    multiplications: list[Multiplication] = []
     empty: list[str] = []
     for name, calls in watched.by_name().items():
         module = network.get_submodule(name)
@@ -70,11 +70,13 @@ def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
             continue
         work = sum(_multiply_adds(kind, module, call) for call in calls) / watched.pixels
         origins = tuple(watched.origins.get(operand.value, "") for operand in calls[-1].operands)
-        points.append(Point(name, kind, edges.role(name), work, _count_weights(kind, module), origins))
+        multiplications.append(
+            Multiplication(name, kind, edges.role(name), work, _count_weights(kind, module), origins)
+        )
     if not watched.multiply_adds:
         side = network.probe().shape[-1]
         raise NetworkError(f"{network.name}: not one multiplication ran on an image of {side}x{side}")
-    return Survey(tuple(points), watched.multiply_adds / watched.pixels, tuple(empty))
+    return Survey(tuple(multiplications), watched.multiply_adds / watched.pixels, tuple(empty))
 
 
 def _multiplies_nothing(kind: MultiplicationKind, module: nn.Module, calls: Sequence[Call]) -> bool:

@@ -28,7 +28,7 @@ def replace(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def swap(network: N, layers: Mapping[str, QuantLayer]) -> N:
-    """A copy of the network with some points replaced."""
+    """A copy of the network with some layers replaced."""
     swapped = copy_network(network)
     for name, layer in layers.items():
         replace(swapped, name, layer)
@@ -36,5 +36,5 @@ def swap(network: N, layers: Mapping[str, QuantLayer]) -> N:
 
 
 def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
-    """The quantized points of a network, by name."""
+    """The quantized layers of a network, by name."""
     return {name: module for name, module in modules_of(network).items() if isinstance(module, QuantLayer)}

@@ -21,7 +21,7 @@ class PiecewiseLinear(Quantizer):
 
     - ``distinct`` (default): outlier levels at bp + (k+1)·(u − bp)/2^(b−2), k = 0 … 2^(b−2) − 1, so that u is a level
       and none coincides with ±bp.
-    - ``literal``: end points as eq. 3 prints them: bp and u are both outlier levels, so the level ±bp exists twice and
+    - ``literal``: ends as eq. 3 prints them: bp and u are both outlier levels, so the level ±bp exists twice and
       2^b − 2 values are distinct. At 2 bits the equation divides by zero; there one level lies in the middle of each
       side.
 

@@ -64,8 +64,8 @@ def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: Q
     """
     layers: dict[str, QuantLayer] = {}
     for target in plan.targets:
-        name = target.point.name
-        module, kind = plan.network.get_submodule(name), target.point.kind
+        name = target.multiplication.name
+        module, kind = plan.network.get_submodule(name), target.multiplication.kind
         left = quantizer_of(target.activation_bits, observed[name, 0])
         weight = kind.weight_of(module)
         if weight is None:

@@ -29,7 +29,7 @@ def finish(
     Args:
         model: The float model.
         plan: What was quantized.
-        layers: The quantized points.
+        layers: The quantized layers.
         method: Whose configuration is written down.
         calibration: Described in the record.
         curve: The epochs of finetuning, if there was any.

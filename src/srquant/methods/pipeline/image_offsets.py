@@ -41,7 +41,7 @@ def image_offsets(plan: Plan, calibration: Calibration) -> dict[str, Tensor]:
             if bool((added - offset).abs().max() <= _ROUNDING * network.value_range):
                 offsets[name] = offset
 
-    first = [target.point.name for target in plan.targets if target.point.role == "first"]
+    first = [target.multiplication.name for target in plan.targets if target.multiplication.role == "first"]
     with hooks(network, {name: partial(look, name) for name in first}), torch.no_grad():
         network(images)
     return offsets

@@ -27,7 +27,7 @@ class RangeOf(Protocol):
 
 
 Observed = dict[tuple[str, int], dict[str, Tensor]]
-"""Bounds, shape ``()``, of each operand: point name and 0 (left) or 1 (right)."""
+"""Bounds, shape ``()``, of each operand: multiplication name and 0 (left) or 1 (right)."""
 
 
 def observe_ranges(
@@ -49,8 +49,8 @@ def observe_ranges(
         outputs: Called with the name and the output of every target, batch by batch.
     """
     settings = method.observation
-    ranges = {target.point.name: range_of(target.activation_bits) for target in plan.targets}
-    kinds = {target.point.name: target.point.kind for target in plan.targets}
+    ranges = {target.multiplication.name: range_of(target.activation_bits) for target in plan.targets}
+    kinds = {target.multiplication.name: target.multiplication.kind for target in plan.targets}
     averages: Observed = {}
 
     def look(name: str, place: int, operand: Tensor) -> None:
@@ -71,7 +71,7 @@ class RangeOfOperand(Protocol):
     """The rule for the range of an operand, which may depend on what the operand is."""
 
     def __call__(self, bits: int, origin: str, /) -> Range:
-        """The range for a bit width and the operator whose output the operand is (``Point.origins``)."""
+        """The range for a bit width and the operator whose output the operand is (``Multiplication.origins``)."""
         ...
 
 
@@ -111,8 +111,8 @@ def observe_at_once(
     observe(plan.network, plan.names, track(batches(), "Calibrating", -(-len(calibration) // batch)), look)
     observed: Observed = {}
     for target in plan.targets:
-        for place, origin in enumerate(target.point.origins):
-            rows = torch.cat(pieces.pop((target.point.name, place)))[None]
+        for place, origin in enumerate(target.multiplication.origins):
+            rows = torch.cat(pieces.pop((target.multiplication.name, place)))[None]
             bounds = range_of(target.activation_bits, origin)(rows)
-            observed[target.point.name, place] = {name: value[0] for name, value in bounds.items()}
+            observed[target.multiplication.name, place] = {name: value[0] for name, value in bounds.items()}
     return observed

@@ -9,7 +9,7 @@ from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
 from srquant.model.folding import Fold, fold_batch_norm
 from srquant.model.record import Kept
-from srquant.model.survey import Point, Survey
+from srquant.model.survey import Multiplication, Survey
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import ArgumentError
 
@@ -19,16 +19,16 @@ _FLOAT_ROLES = ("first", "after_body", "upsampler", "last")
 
 @dataclass(frozen=True)
 class Target:
-    """A point that is quantized, and to how many bits."""
+    """A multiplication that is quantized, and to how many bits."""
 
-    point: Point
+    multiplication: Multiplication
     weight_bits: int
     activation_bits: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method works on: the float network with normalisations folded, and what becomes of each point."""
+    """What a method works on: the float network with normalisations folded, and what becomes of each multiplication."""
 
     network: SRNetwork
     folds: tuple[Fold, ...]
@@ -38,13 +38,13 @@ class Plan:
 
     @property
     def names(self) -> list[str]:
-        """Names of the points that are quantized."""
-        return [target.point.name for target in self.targets]
+        """Names of the multiplications that are quantized."""
+        return [target.multiplication.name for target in self.targets]
 
     @property
     def share(self) -> float:
         """Part of the network's multiply-adds whose operands are quantized."""
-        return sum(target.point.multiply_adds for target in self.targets) / self.survey.multiply_adds
+        return sum(target.multiplication.multiply_adds for target in self.targets) / self.survey.multiply_adds
 
 
 def make_plan(model: Model, method: Method) -> Plan:
@@ -63,22 +63,22 @@ def make_plan(model: Model, method: Method) -> Plan:
     network, folds, found = fold_batch_norm(model.network)
     rules = [parse_rule(rule) for rule in method.layers]
     for pattern, _ in rules:
-        if not any(fnmatch.fnmatchcase(point.name, pattern) for point in found.points):
+        if not any(fnmatch.fnmatchcase(each.name, pattern) for each in found.multiplications):
             raise ArgumentError(
                 f"layers: {pattern!r} matches no layer; the first are "
-                f"{', '.join(point.name for point in found.points[:5])}"
+                f"{', '.join(each.name for each in found.multiplications[:5])}"
             )
     targets: list[Target] = []
     kept: list[Kept] = []
     skips_convolutions = _is_transformer(network, found, method.scope)
-    for point in found.points:
-        bits, reason = _bits(point, method, rules, skips_convolutions)
+    for multiplication in found.multiplications:
+        bits, reason = _bits(multiplication, method, rules, skips_convolutions)
         if bits is None:
-            kept.append(Kept(point.name, reason, point.multiply_adds / found.multiply_adds))
+            kept.append(Kept(multiplication.name, reason, multiplication.multiply_adds / found.multiply_adds))
         else:
-            targets.append(Target(point, *bits))
+            targets.append(Target(multiplication, *bits))
     kept += [Kept(name, "an operand has no elements", 0.0) for name in found.empty]
-    seen = sum(point.multiply_adds for point in found.points) / found.multiply_adds
+    seen = sum(each.multiply_adds for each in found.multiplications) / found.multiply_adds
     if seen < 0.9999:
         kept.append(Kept("other operators", "products that are not modules of their own", 1 - seen))
     if not targets:
@@ -88,24 +88,26 @@ def make_plan(model: Model, method: Method) -> Plan:
 
 def _is_transformer(network: SRNetwork, found: Survey, scope: Scope) -> bool:
     """Whether only linear maps and attention products are quantized."""
-    points = [point for point in found.points if point.kind.role == "transformer"]
-    if scope == "transformer" and not points:
+    multiplications = [each for each in found.multiplications if each.kind.role == "transformer"]
+    if scope == "transformer" and not multiplications:
         raise ArgumentError(
             f"scope=transformer: {network.name} has no linear maps or attention products; use scope=all or scope=auto"
         )
-    mostly = sum(point.multiply_adds for point in points) > found.multiply_adds / 2
-    mostly = mostly or not all(point.kind.has_weight for point in points)
+    mostly = sum(each.multiply_adds for each in multiplications) > found.multiply_adds / 2
+    mostly = mostly or not all(each.kind.has_weight for each in multiplications)
     return scope == "transformer" or (scope == "auto" and mostly)
 
 
-def _bits(point: Point, method: Method, rules: list[tuple[str, Bits]], skips_convolutions: bool) -> tuple[Bits, str]:
+def _bits(
+    multiplication: Multiplication, method: Method, rules: list[tuple[str, Bits]], skips_convolutions: bool
+) -> tuple[Bits, str]:
     for pattern, bits in reversed(rules):
-        if fnmatch.fnmatchcase(point.name, pattern):
+        if fnmatch.fnmatchcase(multiplication.name, pattern):
             return bits, f"asked for ({pattern})"
-    if skips_convolutions and point.kind.role == "convolution":
+    if skips_convolutions and multiplication.kind.role == "convolution":
         return None, "scope=transformer"
-    if method.edges == "float" and point.role in _FLOAT_ROLES:
-        return None, f"edges=float ({point.role.replace('_', ' ')})"
-    if method.edges == "8bit" and point.role in _EIGHT_BIT_ROLES:
+    if method.edges == "float" and multiplication.role in _FLOAT_ROLES:
+        return None, f"edges=float ({multiplication.role.replace('_', ' ')})"
+    if method.edges == "8bit" and multiplication.role in _EIGHT_BIT_ROLES:
         return (8, 8), ""
     return (method.bits if method.weight_bits is None else method.weight_bits, method.bits), ""
