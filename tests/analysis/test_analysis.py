@@ -151,7 +151,7 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     """Against sorting every tensor; per-channel bounds row by row."""
     model = Model(small_networks()[name], name)
     patches = Calibration.from_low_resolution(low_images, count=5, size=24)
-    methods = {"minmax": MinMax(), "percentile": Percentile(share=0.9), "dobi": DOBI(bits=2), "srquant": None}
+    methods = {"minmax": MinMax(), "percentile": Percentile(quantile=0.9), "dobi": DOBI(bits=2), "srquant": None}
     channels = MSE(weights=WeightSettings(range="least_squares", granularity="per_channel"))
     quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
     rows = bound_places(model, quantized, patches)

@@ -70,13 +70,13 @@ def test_the_ablation_has_the_paper_beside_it_and_goes_on(
 def test_any_methods(run, network: Path, low_images: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     words = ["bench", "methods", network, "--calibration", low_images, "--data", tmp_path / "Set5/x4", "--patches", 3]
-    words += ["--method", "mse:weights.granularity=per_channel", "--method", "plq:share=0.9,reallocate=false"]
+    words += ["--method", "mse:weights.granularity=per_channel", "--method", "plq:quantile=0.9,reallocate=false"]
     code, text, _ = run(*words, "--bits", 3, "--weight-bits", 5, "-o", out)
     assert code == 0
     assert "| mse:weights.granularity=per_channel | W5A3 | per channel | 8bit |" in text
     assert "(published)" not in text
     settings = json.loads(out.read_text())["rows"][2]["settings"]
-    assert (settings["share"], settings["reallocate"]) == (0.9, False)
+    assert (settings["quantile"], settings["reallocate"]) == (0.9, False)
     code, _, error = run(*words, "--seed", 1, "-o", out)
     assert code == 2
     assert "holds a table of another network, calibration or data" in error

@@ -29,9 +29,9 @@ SETTINGS = (
     *(
         "weights.granularity=per_channel",
         "grid=int8",
-        "share=2",
-        "share=nan",
-        "share=",
+        "quantile=2",
+        "quantile=nan",
+        "quantile=",
         "=",
         "x=1",
         "weights=1",

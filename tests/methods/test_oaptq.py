@@ -319,7 +319,7 @@ def refused(other: str) -> pytest.RaisesExc[FinetuningError]:
         OAPTQ(bits=4, finetuning=SHORT, sensitivity="uniform"),
         OAPTQ(bits=4, finetuning=SHORT, learning="absolute"),
         OAPTQ(bits=4, finetuning=SHORT, edges="none"),
-        OAPTQ(bits=4, finetuning=SHORT, share=0.98),
+        OAPTQ(bits=4, finetuning=SHORT, quantile=0.98),
         OAPTQ(bits=4, finetuning=SHORT, observation=ObservationSettings(ema_decay=0.5)),
     ],
 )
@@ -416,7 +416,7 @@ def test_two_processes_give_the_result_of_one(run, tmp_path: Path) -> None:
     [
         (lambda: LearningSettings(epochs=0), "epochs=0 is outside 1…"),
         (lambda: LearningSettings(rate=-1.0), r"rate=-1\.0 is not above 0"),
-        (lambda: OAPTQ(share=1.5), "outside"),
+        (lambda: OAPTQ(quantile=1.5), "outside"),
     ],
 )
 def test_bad_settings(make, message: str) -> None:

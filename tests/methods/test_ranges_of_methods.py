@@ -78,7 +78,7 @@ def test_plq_is_algorithm_1(name: str, signed: str, edsr: Model, low_images) -> 
 
 def test_percentile_cuts_both_sides(edsr: Model, low_images) -> None:
     patches = Calibration.from_low_resolution(low_images, count=6, size=24)
-    model = Percentile(share=0.9).quantize(edsr, patches)
+    model = Percentile(quantile=0.9).quantize(edsr, patches)
     quantizer = quant_layers(model.network)["body.2"].left
     (batch,) = inputs_by_batch(edsr, "body.2", patches, 16)
     assert isinstance(quantizer, Uniform)
@@ -152,8 +152,8 @@ def test_memory_does_not_grow_with_the_patches(edsr: Model, low_images) -> None:
         (lambda: MinMax(bits=1), "bits=1 is outside 2…8"),
         (lambda: MinMax(weight_bits=9), "weight_bits=9 is outside 2…8"),
         (lambda: MinMax(edges="some"), "edges='some' is not one of"),  # type: ignore[arg-type]
-        (lambda: Percentile(share=0.4).quantize, "share=0.4 is outside"),
-        (lambda: PLQ(share=1.0), "share=1.0 is outside"),
+        (lambda: Percentile(quantile=0.4).quantize, "quantile=0.4 is outside"),
+        (lambda: PLQ(quantile=1.0), "quantile=1.0 is outside"),
     ],
 )
 def test_bad_settings(make, message: str, edsr: Model, calibration: Calibration) -> None:

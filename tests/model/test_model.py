@@ -299,8 +299,8 @@ def test_any_module(calibration: Calibration, tmp_path: Path) -> None:
     assert {layer.name for layer in quantized.layers()} == {"network.first", "network.mix", "network.last"}
     (other,) = quantized.record.kept
     assert (other.name, other.reason) == ("other operators", "products that are not modules of their own")
-    assert 0 < other.share < 1
-    assert quantized.record.share + other.share == pytest.approx(1)
+    assert 0 < other.coverage < 1
+    assert quantized.record.coverage + other.coverage == pytest.approx(1)
     path = quantized.save(tmp_path / "c.safetensors")
     assert torch.equal(load(path, network=Custom())(images), quantized(images))
     with pytest.raises(ArgumentError, match=r"passed from Python; open it there with load\(path, network=module\)"):

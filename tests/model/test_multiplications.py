@@ -193,7 +193,7 @@ def test_a_network_with_transposed_convolutions(
         quantized = method.quantize(model, calibration)
         assert quantized.record is not None
         assert not quantized.record.kept, "no multiplication stays float"
-        assert quantized.record.share == pytest.approx(1)
+        assert quantized.record.coverage == pytest.approx(1)
         path = quantized.save(tmp_path / "m.safetensors")
         again = load(path, network=FSRCNN(groups))
         assert torch.equal(again(images), quantized(images))

@@ -215,7 +215,7 @@ def test_what_multiplies_nothing_stays_float(method: str, calibration: Calibrati
         ("network.thin", "an operand has no elements"),
         ("network.wide", "an operand has no elements"),
     }
-    assert record.share == 1
+    assert record.coverage == 1
 
 
 class Gain(nn.Module):

@@ -53,7 +53,7 @@ def test_craft_is_quantized_and_reopened(shared: Path, tmp_path: Path) -> None:
     patches = Calibration.from_photographs(shared / "data/natural", 4, count=2, size=48)
     quantized = quantize(model, patches, configure("minmax", bits=8))
     assert quantized.record is not None
-    assert 0.8 < quantized.record.share < 1
+    assert 0.8 < quantized.record.coverage < 1
     images = patches.batch([0])
     again = load(quantized.save(tmp_path / "craft.safetensors"))
     assert torch.equal(again(images), quantized(images))

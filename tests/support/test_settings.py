@@ -11,7 +11,7 @@ from pydantic import Field
 
 from srquant.engines.exported import Contract
 from srquant.learning.settings import LearningSettings, TrainingConfig
-from srquant.methods import OAPTQ, PLQ, SRQuant, all_methods
+from srquant.methods import OAPTQ, PLQ, Percentile, SRQuant, all_methods
 from srquant.methods.base import ObservationSettings
 from srquant.model.record import Kept
 from srquant.networks import all_networks
@@ -162,7 +162,7 @@ def test_single_values() -> None:
         (lambda: LearningSettings(precision="half"), "precision='half' is not one of auto, float32, bf16"),
         (lambda: LearningSettings(cache=-1), "cache=-1 is outside 0…"),
         (lambda: ObservationSettings(ema_decay=1), r"ema_decay=1 is outside \[0, 1\)"),
-        (lambda: PLQ(share=1.0), r"share=1.0 is outside \(0, 1\)"),
+        (lambda: PLQ(quantile=1.0), r"quantile=1.0 is outside \(0, 1\)"),
         (lambda: PLQ(bounds="best"), "bounds='best' is not one of percentile, least_squares"),
         (lambda: OAPTQ(reconstruction=-1), "reconstruction=-1 is outside"),
         (lambda: SRQuant(bias_rate=NAN), "bias_rate=nan is not a finite number"),
@@ -229,6 +229,8 @@ def test_former_names_of_fields_and_values_are_still_taken() -> None:
     assert method.weights.range == "min_max"
     assert method.weights.granularity == "per_tensor"
     assert method.finetuning.micro_batch == 3
+    assert override(PLQ(), ["share=0.5"]).quantile == 0.5
+    assert override(Percentile(), ["share=0.75"]).quantile == 0.75
     assert override(SRQuant(), ["alternating=true"]).alternating
     with pytest.raises(UnknownNameError, match=r"'observation\.momentun'; did you mean"):
         override(SRQuant(), ["observation.momentun=0.5"])

@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
+from pydantic import ConfigDict
 
 from srquant.analysis.published import all_published
 from srquant.images.calibration import Calibration
@@ -25,7 +26,7 @@ from srquant.support.digests import digest_of_settings
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.progress import bar
-from srquant.support.settings import to_json
+from srquant.support.settings import from_json, stored_as, to_json
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,18 @@ class BenchmarkRow:
         method: The method's name; empty for the float network.
         settings: Its resolved configuration.
         seconds: Calibration and finetuning, on this machine.
-        share: Of the multiply-adds, those with quantized operands; the others stayed float.
+        coverage: Of the multiply-adds, those with quantized operands; the others stayed float.
         scores: PSNR in dB, and SSIM in both dialects, for each data set.
         identity: Digests of all that decides them; a row of other inputs is measured anew.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = stored_as(coverage="share")
 
     name: str
     method: str
     settings: dict[str, Any]
     seconds: float
-    share: float
+    coverage: float
     scores: dict[str, dict[str, float]]
     identity: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -84,7 +87,7 @@ class Benchmark:
         lines = [header, ["---"] * len(header)]
         for row in self.rows:
             cells = [row.name, row.bits, row.granularity, row.settings.get("edges", "")]
-            cells += [f"{row.share:.0%}", f"{row.seconds:.0f}"] if row.method else ["", ""]
+            cells += [f"{row.coverage:.0%}", f"{row.seconds:.0f}"] if row.method else ["", ""]
             for name in sets:
                 score = row.scores[name]
                 cells += [f"{score['psnr']:.2f}", f"{score['ssim']:.4f}"]
@@ -185,24 +188,23 @@ def _measure(
     scores = evaluate(quantized, folders, model.scale)
     table = {row.name: {"psnr": row.psnr, "ssim": row.ssim, "ssim_adabm": row.ssim_adabm} for row in scores}
     state.unlink(missing_ok=True)
-    share = quantized.record.share if quantized.record is not None else 0.0
-    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, share, table)
+    coverage = quantized.record.coverage if quantized.record is not None else 0.0
+    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, coverage, table)
 
 
 def _read(path: Path, network: str, calibration: str, sets: list[str]) -> list[BenchmarkRow]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text())
-        rows = [BenchmarkRow(**row) for row in content["rows"]]
-        same = (content["network"], content["calibration"]) == (network, calibration)
-    except (ValueError, KeyError, TypeError) as error:
+        found = from_json(Benchmark, path.read_bytes())
+    except ArgumentError as error:
         raise ArgumentError(f"{path} is there and is no table of this command; give another name") from error
-    if not same or any(list(row.scores) != sets for row in rows):
+    same = (found.network, found.calibration) == (network, calibration)
+    if not same or any(list(row.scores) != sets for row in found.rows):
         raise ArgumentError(
             f"{path} holds a table of another network, calibration or data; give another name, or remove it"
         )
-    return rows
+    return list(found.rows)
 
 
 def _write(path: Path, table: Benchmark) -> None:

@@ -116,5 +116,5 @@ class _Count:
     def place(self, title: str, tensor: str) -> BoundPlace:
         kind = "weight" if tensor.endswith(".weight") else "activation"
         ends = float(self._lower.mean()), float(self._upper.mean())
-        shares = 100 * self._below / self._all, 100 * self._above / self._all
-        return BoundPlace(title, tensor, kind, self._quantizer.bits, *ends, *shares)
+        percentages = 100 * self._below / self._all, 100 * self._above / self._all
+        return BoundPlace(title, tensor, kind, self._quantizer.bits, *ends, *percentages)

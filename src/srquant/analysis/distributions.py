@@ -19,7 +19,7 @@ from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.multiplications import flat
 from srquant.model.observing import observe
-from srquant.quantizers.ranges import quantile
+from srquant.quantizers.ranges import quantile as quantile_of
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
 from srquant.support.settings import check
@@ -58,7 +58,7 @@ def distributions(
     patches: Calibration,
     *,
     layers: Sequence[str] = ("*",),
-    share: float = 0.99,
+    quantile: float = 0.99,
     bins: int = 100,
     weights: bool = False,
 ) -> tuple[Distribution, ...]:
@@ -68,14 +68,14 @@ def distributions(
         model: A float model.
         patches: LR images, each a sample.
         layers: Name patterns.
-        share: Percentile of the breakpoint.
+        quantile: Of the magnitudes, where the breakpoint lies.
         bins: Of the histograms.
         weights: Describe the weights of these layers too, after all activations.
 
     Raises:
         ArgumentError: No layer matches, or a number breaks its rule.
     """
-    check("share", share, Annotated[float, Field(gt=0, lt=1)])
+    check("quantile", quantile, Annotated[float, Field(gt=0, lt=1)])
     check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
     network, _, survey = fold_batch_norm(model.network)
     kinds = {each.name: each.kind for each in survey.multiplications}
@@ -87,18 +87,18 @@ def distributions(
     def look(name: str, place: int, operand: Tensor) -> None:
         layer = f"{name}.right" if place else name
         rows = found.setdefault(layer, [])
-        rows.append(_describe(layer, len(rows), flat(operand).float(), share, bins))
+        rows.append(_describe(layer, len(rows), flat(operand).float(), quantile, bins))
 
     observe(network, names, track(patches.batches(1), "Observing", len(patches)), look)
     for name in names if weights else ():
         weight = kinds[name].weight_of(network.get_submodule(name))
         if weight is not None:
             layer = f"{name}.weight"
-            found[layer] = [_describe(layer, 0, weight.detach().reshape(1, -1), share, bins)]
+            found[layer] = [_describe(layer, 0, weight.detach().reshape(1, -1), quantile, bins)]
     return tuple(row for rows in found.values() for row in rows)
 
 
-def _describe(layer: str, sample: int, row: Tensor, share: float, bins: int) -> Distribution:
+def _describe(layer: str, sample: int, row: Tensor, q: float, bins: int) -> Distribution:
     lower, upper = (float(x) for x in torch.aminmax(row))
     values = row.double()
     mean = values.mean()
@@ -108,6 +108,6 @@ def _describe(layer: str, sample: int, row: Tensor, share: float, bins: int) -> 
     counts = (
         torch.histc(row.cpu(), bins, lower, upper) if upper > lower else torch.tensor([row.numel()] + [0] * (bins - 1))
     )
-    place = quantile(row, share, magnitude=True)
+    place = quantile_of(row, q, magnitude=True)
     summary = (float(mean), float(deviation), float(skewness), float(place))
     return Distribution(layer, sample, lower, upper, *summary, tuple(int(count) for count in counts))

@@ -57,7 +57,7 @@ def methods(
     output: Output,
     method: Annotated[
         list[str],
-        typer.Option(help="Name, and fields after a colon: plq:share=0.995,reallocate=false; several."),
+        typer.Option(help="Name, and fields after a colon: plq:quantile=0.995,reallocate=false; several."),
     ],
     calibration: CalibrationOptions,
     common: QuantizationOptions,

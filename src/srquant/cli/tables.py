@@ -54,14 +54,14 @@ def print_coverage(model: Model) -> None:
     """What is quantized, what stayed float, and why."""
     record = model.record
     assert record is not None
-    print(f"quantized: {len(model.layers())} layers, {record.share:.1%} of the multiply-adds")
+    print(f"quantized: {len(model.layers())} layers, {record.coverage:.1%} of the multiply-adds")
     reasons: dict[str, list[tuple[str, float]]] = {}
     for kept in record.kept:
-        reasons.setdefault(kept.reason, []).append((kept.name, kept.share))
+        reasons.setdefault(kept.reason, []).append((kept.name, kept.coverage))
     for reason, items in reasons.items():
         names = ", ".join(name for name, _ in items[:4])
         names += f" and {len(items) - 4} more" if len(items) > 4 else ""
-        print(f"float: {names} ({sum(share for _, share in items):.1%} of the multiply-adds): {reason}")
+        print(f"float: {names} ({sum(part for _, part in items):.1%} of the multiply-adds): {reason}")
     if record.folds:
         print(f"folded: {len(record.folds)} batch normalisations into the convolutions before them")
 

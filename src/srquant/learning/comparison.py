@@ -57,7 +57,7 @@ class Comparison:
         return Outputs(output.float() / network.value_range, features)
 
     def gradients(self, learned: Sequence[nn.Parameter], indices: Sequence[int]) -> dict[str, float]:
-        """Run teacher and student on this process's share of the patches; leave gradients in the parameters.
+        """Run teacher and student on this process's part of the patches; leave gradients in the parameters.
 
         Returns:
             The parts of the loss, over the patches of all processes.
@@ -65,7 +65,7 @@ class Comparison:
         Raises:
             NotFiniteError: The loss is NaN or infinite.
         """
-        own = indices[self._group.share(len(indices))]
+        own = indices[self._group.part(len(indices))]
         values = {name: torch.zeros((), device=learned[0].device) for name in self._loss.parts}
         size = self._chunk or len(indices)
         for micro_batch in (own[start : start + size] for start in range(0, len(own), size)):

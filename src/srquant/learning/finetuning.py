@@ -35,7 +35,7 @@ from srquant.support.tensors import modules_of
 _WORSE = 1.25
 """How many times as far as before a network may be from its teacher: a short run can end a little further."""
 _LOST = 0.75
-"""Distance from the teacher, as a share of its images' contrast, up to which learning never counts as diverged: next to
+"""Distance from the teacher, as a part of its images' contrast, up to which learning never counts as diverged: next to
 a good start any end is many times worse."""
 
 
@@ -67,7 +67,7 @@ def finetune(
 ) -> tuple[Epoch, ...]:
     """Learn the stages' parameters of the student, in place.
 
-    Under ``torchrun`` every process works on its share of each batch; the result is that of one process up to the order
+    Under ``torchrun`` every process works on its part of each batch; the result is that of one process up to the order
     of floating-point sums.
 
     Args:

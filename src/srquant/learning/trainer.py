@@ -70,7 +70,7 @@ def train(
 ) -> Trained:
     """Train a network from its present weights, or go on where an interrupted run of the same configuration stopped.
 
-    Under ``torchrun`` every process works on its share of each batch; the result is that of one process up to the order
+    Under ``torchrun`` every process works on its part of each batch; the result is that of one process up to the order
     of floating-point sums.
 
     Args:
@@ -83,11 +83,11 @@ def train(
     Raises:
         TrainingError: The loss stopped being finite (the last good state is kept), or the state on disk belongs to
             another run.
-        ArgumentError: The batch cannot be shared equally by the processes.
+        ArgumentError: The batch cannot be divided equally among the processes.
     """
     with processes(device) as group:
         if config.batch % group.count:
-            raise ArgumentError(f"batch={config.batch} cannot be shared equally by {group.count} processes")
+            raise ArgumentError(f"batch={config.batch} cannot be divided equally among {group.count} processes")
         require_writable(state_path)
         identity = {
             "configuration of the training": digest_of_settings(config),
@@ -151,7 +151,7 @@ class _Run:
         """Take the steps that are left."""
         config = self.config
         progress = self.clock.progress(self.step)
-        part = self.group.share(config.batch)
+        part = self.group.part(config.batch)
 
         def make(step: int) -> tuple[Tensor, Tensor]:
             return self.training.batch(config.seed, step, config.batch, config.patch, part)

@@ -22,7 +22,7 @@ class Weights:
         network: Whose they are; it is moved to the device and changed.
         config: Says how they move.
         device: Where to compute.
-        group: The processes that share each batch.
+        group: The processes that divide each batch among them.
     """
 
     def __init__(self, network: SRNetwork, config: TrainingConfig, device: torch.device, group: Processes) -> None:

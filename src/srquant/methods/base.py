@@ -19,7 +19,7 @@ EdgeProtocol = Literal["8bit", "float", "none"]
 Scope = Literal["auto", "transformer", "all"]
 Width = Annotated[int, Field(ge=BITS[0], le=BITS[-1])]
 """Bits of codes; fewer cannot be quantized to, more gain nothing over 8."""
-Share = Annotated[float, Field(gt=0.5, le=1)]
+Quantile = Annotated[float, Field(gt=0.5, le=1)]
 """Of values, those inside; 0.99 puts a bound at the 99th percentile."""
 Factor = Annotated[float, Field(ge=0, le=1_000_000)]
 """On a part of a loss or on a rate; 0 leaves it out."""

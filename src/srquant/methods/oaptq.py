@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,7 @@ from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_le
 from srquant.quantizers.piecewise_linear import Form
 from srquant.quantizers.ranges import Bounds, LeastSquares, MinMaxRange, PiecewiseSearch, Range, quantile
 from srquant.support.errors import ArgumentError
+from srquant.support.settings import Former
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,14 @@ class PLQ(Method):
     """
 
     name = "plq"
+    former: ClassVar[Former] = {"share": ("quantile", {})}
 
     plq: Form = "distinct"
     """Where the outlier levels lie; see :class:`~srquant.quantizers.PiecewiseLinear`."""
     reallocate: bool = True
     """Give the codes of a side without outliers to the other side; false reads eq. 3 literally."""
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """The breakpoint's percentile (algorithm 1)."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Of the magnitudes, where the breakpoint lies: 0.99 is the 99th percentile (algorithm 1)."""
     breakpoint: Literal["magnitude", "signed"] = "magnitude"
     """Percentile of |x|, or of x, as one line of algorithm 1 prints it."""
     bounds: Literal["percentile", "least_squares"] = "percentile"
@@ -81,7 +83,7 @@ class PLQ(Method):
 
     def measure(self, rows: Tensor) -> Bounds:
         """MinMaxRange, and the percentile of the magnitude."""
-        place = quantile(rows, self.share, magnitude=self.breakpoint == "magnitude")
+        place = quantile(rows, self.quantile, magnitude=self.breakpoint == "magnitude")
         return {**MinMaxRange()(rows), "breakpoint": place.abs()}
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
@@ -115,7 +117,7 @@ class OAPTQ(PLQ):
     reconstruction: Factor = 5.0
     """λ, weight of L_rec (§4.1)."""
     learning: Literal["relative", "absolute"] = "relative"
-    """Whether Adam's rate is a share of each bound or absolute, as printed (then a bound of 200 hardly moves)."""
+    """Whether Adam's rate is relative to each bound or absolute, as printed (then a bound of 200 hardly moves)."""
     finetuning: LearningSettings = field(default_factory=LearningSettings)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
@@ -161,7 +163,7 @@ def sensitivities(spread: Mapping[str, float], kind: Literal["normalised", "raw"
         values = torch.zeros_like(values)
     elif kind == "normalised":
         values = values / values.mean().clamp(min=1e-12)
-    return {name: float(share) for name, share in zip(spread, values.softmax(0), strict=True)}
+    return {name: float(value) for name, value in zip(spread, values.softmax(0), strict=True)}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Percentile: bounds that cut a share off each side."""
+"""Percentile: bounds that cut a part of the values off each side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from srquant.images.calibration import Calibration
-from srquant.methods.base import Method, Share
+from srquant.methods.base import Method, Quantile
 from srquant.methods.pipeline.build import build_layers
 from srquant.methods.pipeline.finish import finish
 from srquant.methods.pipeline.observe import observe_ranges
@@ -14,6 +15,7 @@ from srquant.methods.pipeline.plan import make_plan
 from srquant.model import Model
 from srquant.quantizers import Uniform
 from srquant.quantizers.ranges import PercentileRange
+from srquant.support.settings import Former
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,14 @@ class Percentile(Method):
     """
 
     name = "percentile"
+    former: ClassVar[Former] = {"share": ("quantile", {})}
 
-    share: Share = 0.99
+    quantile: Quantile = 0.99
     """0.99 cuts 1 % off each side."""
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
-        bounds = observe_ranges(plan, calibration, self, lambda bits: PercentileRange(self.share))
+        bounds = observe_ranges(plan, calibration, self, lambda bits: PercentileRange(self.quantile))
         layers = build_layers(
             plan, bounds, self, lambda bits, found: Uniform(bits, found["lower"], found["upper"], self.grid)
         )

@@ -119,7 +119,7 @@ class TwoDQuant(DOBI):
     features: Factor = 5.0
     """Weight of L_feature."""
     learning: Literal["absolute", "relative"] = "absolute"
-    """Whether Adam's rate is absolute, as published, or a share of each bound."""
+    """Whether Adam's rate is absolute, as published, or relative to each bound."""
     finetuning: LearningSettings = _PAPER
 
     def __post_init__(self) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from srquant.model.folding import Fold
-from srquant.support.settings import Checked, from_json
+from srquant.support.settings import Checked, from_json, stored_as
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Epoch(Checked):
     losses: dict[str, float]
 
 
-Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
-"""Of the multiply-adds; sums of shares may round to a little more than 1."""
+Coverage = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""A part of the multiply-adds; sums of parts may round to a little more than 1."""
 
 
 def _epoch(row: dict[str, Any]) -> dict[str, Any]:
@@ -31,16 +31,20 @@ def _epoch(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Kept(Checked):
-    """Something that stayed float, why, and its share of the multiply-adds."""
+    """Something that stayed float, why, and its part of the multiply-adds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = Checked.__pydantic_config__ | stored_as(coverage="share")
 
     name: str
     reason: str
-    share: Share
+    coverage: Coverage
 
 
 @dataclass(frozen=True)
 class Record(Checked):
     """How a model came about."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = Checked.__pydantic_config__ | stored_as(coverage="share")
 
     method: str
     settings: dict[str, Any]
@@ -50,7 +54,7 @@ class Record(Checked):
     """Name of the file of float weights."""
     multiply_adds: Annotated[float, Field(gt=0)]
     """Of the whole network, per LR pixel."""
-    share: Share
+    coverage: Coverage
     """Part of the multiply-adds whose operands are both quantized."""
     kept: tuple[Kept, ...] = ()
     folds: tuple[Fold, ...] = ()

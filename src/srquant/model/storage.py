@@ -41,7 +41,7 @@ from srquant.quantizers import Quantizer, build_quantizer
 from srquant.quantizers.numerics.packing import pack, packed_size, unpack
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
 from srquant.support.files import replacing
-from srquant.support.settings import Checked, from_json, to_json
+from srquant.support.settings import Checked, from_json, stored_as, to_json
 from srquant.support.tensors import names_of, save_safetensors, untie
 
 HEADER = "srquant.model"
@@ -89,8 +89,10 @@ class _StoredLayer(Checked):
 
 @dataclass(frozen=True)
 class _Index(Checked):
+    __pydantic_config__: ClassVar[ConfigDict] = Checked.__pydantic_config__ | stored_as(layers="points")
+
     tensors: tuple[tuple[str, Literal["float32", "int64", "bool"], tuple[_Size, ...]], ...]
-    points: tuple[_StoredLayer, ...]
+    layers: tuple[_StoredLayer, ...]
 
 
 def is_model_file(path: Path) -> bool:
@@ -116,7 +118,7 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
     floats |= {f"{name}.bias": layer.bias.detach().cpu() for name, layer in layers.items() if layer.bias is not None}
     bounds: list[Tensor] = []
     codes: list[Tensor] = []
-    points: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     for name, layer in layers.items():
         stored: dict[str, Any] = {"name": name, "left": _describe(layer.left, bounds)}
         if isinstance(layer.right, CodedWeight):
@@ -129,9 +131,9 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
             stored["right"] = _describe(cast(Quantizer, layer.right), bounds)
         if len(names[name]) > 1:
             stored["also"] = list(names[name][1:])
-        points.append(stored)
+        described.append(stored)
     tensors = [[key, str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in floats.items()]
-    index = json.dumps({"tensors": tensors, "points": points}, separators=(",", ":")).encode()
+    index = json.dumps({"tensors": tensors, "points": described}, separators=(",", ":")).encode()
     blobs = {"index": torch.frombuffer(bytearray(zlib.compress(index, 9)), dtype=torch.uint8)}
     if codes:
         blobs["codes"] = torch.cat(codes)
@@ -214,7 +216,7 @@ def _rebuild(
     codes = _Taker(blobs.get("codes", torch.empty(0)), torch.uint8)
     left: dict[str, Quantizer] = {}
     right: dict[str, CodedWeight | Quantizer] = {}
-    for stored in index.points:
+    for stored in index.layers:
         left[stored.name] = _quantizer(stored.left, takers["float32"])
         if stored.weight is not None:
             quantizer = _quantizer(stored.weight, takers["float32"])
@@ -226,7 +228,7 @@ def _rebuild(
         else:
             raise ValueError(f"the index gives {stored.name} no right operand")
     state = dict(floats)
-    for stored in index.points:
+    for stored in index.layers:
         side = right[stored.name]
         if isinstance(side, CodedWeight):
             state[f"{stored.name}.weight"] = turned(side(), stored.inputs_first)
@@ -235,7 +237,7 @@ def _rebuild(
                 state |= {f"{other}.{end}": state[key] for other in stored.also}
     built = _float_network(kind, header, state, module)
     names = {name: every for every in names_of(built).values() for name in every}
-    for stored in index.points:
+    for stored in index.layers:
         if set(names.get(stored.name, ())) != {stored.name, *stored.also}:
             raise ValueError(f"the module {stored.name} has other names than the index says")
         bias = floats.get(f"{stored.name}.bias")

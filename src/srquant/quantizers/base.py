@@ -14,7 +14,7 @@ from srquant.quantizers.numerics import grid, integers, rounding
 from srquant.support.errors import ArgumentError
 
 NARROWEST = 1e-3
-"""Two bounds are kept apart by this share of the larger."""
+"""Two bounds are kept apart by this part of the larger."""
 
 BITS = range(2, 9)
 """Bit widths that can be asked for."""

@@ -1,4 +1,4 @@
-"""What is shared by quantizers whose grid lies around a centre of each channel."""
+"""What quantizers have in common whose grid lies around a centre of each channel."""
 
 from __future__ import annotations
 

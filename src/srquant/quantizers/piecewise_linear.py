@@ -138,7 +138,7 @@ def _whole_knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, sides: 
     """Knots of the int8 grid, rounding straight through."""
     if sides == "none" or bits == BITS[-1]:
         return uniform_knots(lower, upper, _steps(bits, "distinct", sides))
-    inner, below, above = _shares(bits, sides)
+    inner, below, above = _counts(bits, sides)
     low, high = (-lower).clamp(min=0), upper.clamp(min=0)
     dense = _between(dense, *_dense_limits(low, high, bits, sides))
     if sides == "both":
@@ -158,7 +158,7 @@ def _whole_knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, sides: 
     return scale[..., None] * torch.stack(knots, -1)
 
 
-def _shares(bits: int, sides: Sides) -> tuple[int, int, int]:
+def _counts(bits: int, sides: Sides) -> tuple[int, int, int]:
     """Steps of the dense region, outlier levels below it, and above it."""
     outliers = 1 << (bits - 2) if sides == "both" else 1 << (bits - 1)
     return (1 << (bits - 1)) - 1, outliers * (sides != "upper"), outliers * (sides != "lower")
@@ -166,7 +166,7 @@ def _shares(bits: int, sides: Sides) -> tuple[int, int, int]:
 
 def _strides(bits: int, sides: Sides) -> tuple[int, int]:
     """How many dense steps, at most, lie between outlier levels below and above, within eight bits."""
-    inner, below, above = _shares(bits, sides)
+    inner, below, above = _counts(bits, sides)
     if sides == "both":
         return (128 - (inner + 1) // 2) // below, (127 - inner // 2) // above
     stride = (WIDTH - inner) // max(below, above)
@@ -175,7 +175,7 @@ def _strides(bits: int, sides: Sides) -> tuple[int, int]:
 
 def _dense_limits(low: Tensor, high: Tensor, bits: int, sides: Sides) -> tuple[Tensor, Tensor]:
     """The breakpoints for which [−low, high] is met with the widest and with the narrowest outlier steps."""
-    inner, below, above = _shares(bits, sides)
+    inner, below, above = _counts(bits, sides)
     if sides == "both":
         zero = (inner + 1) // 2
         ends = [

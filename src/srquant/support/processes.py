@@ -26,7 +26,7 @@ class Processes:
         """Whether this is the one that writes and prints."""
         return self.rank == 0
 
-    def share(self, total: int) -> slice:
+    def part(self, total: int) -> slice:
         """The part of ``total`` items in a row that is this process's."""
         return slice(total * self.rank // self.count, total * (self.rank + 1) // self.count)
 

@@ -55,6 +55,11 @@ class Checked:
             check(name, getattr(self, name), kind)
 
 
+def stored_as(**names: str) -> ConfigDict:
+    """The ``__pydantic_config__`` of a dataclass whose fields have other names in JSON: files stay readable."""
+    return ConfigDict(alias_generator=lambda name: names.get(name, name))
+
+
 def check(name: str, value: object, kind: Any) -> None:
     """Refuse a value that is not of a type, or breaks the type's rule.
 
@@ -122,7 +127,7 @@ def _parse(text: str, kind: Any, name: str) -> Any:
 def to_json(config: Any) -> Any:
     """A dataclass as plain dictionaries, lists, numbers and texts."""
     if dataclasses.is_dataclass(config):
-        return {name: to_json(getattr(config, name)) for name in _fields(config)}
+        return {key: to_json(getattr(config, name)) for name, key in _keys(type(config)).items()}
     if isinstance(config, Mapping):
         return {str(key): to_json(value) for key, value in cast(Mapping[Any, Any], config).items()}
     if isinstance(config, tuple | list):
@@ -164,6 +169,12 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _hints(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _keys(kind: type) -> dict[str, str]:
+    """What fields are called in JSON, by their names."""
+    rename = getattr(kind, "__pydantic_config__", {}).get("alias_generator", str)
+    return {field.name: rename(field.name) for field in dataclasses.fields(kind)}
 
 
 def _fields(config: Any) -> list[str]:
@@ -215,8 +226,8 @@ def _look_up(kind: Any, place: Sequence[str | int]) -> tuple[Iterable[str], Any]
     for step in place:
         bare = _bare(_some(kind))
         if dataclasses.is_dataclass(bare):
-            known = _hints(cast(type, bare))
-            kind = _hints(cast(type, bare)).get(str(step), object)
+            known = {_keys(cast(type, bare))[name]: hint for name, hint in _hints(cast(type, bare)).items()}
+            kind = known.get(str(step), object)
         else:  # a tuple's items, or a dictionary's values
             inner = [item for item in get_args(bare) if item is not ...] or [object]
             kind = inner[min(step, len(inner) - 1)] if isinstance(step, int) else inner[-1]

@@ -66,7 +66,7 @@ def test_percentiles_cut_both_sides() -> None:
     rows = torch.arange(1001, dtype=torch.float32)[None]
     bounds = PercentileRange(0.99)(rows)
     assert (float(bounds["lower"]), float(bounds["upper"])) == pytest.approx((10, 990))
-    with pytest.raises(ArgumentError, match=r"share=0.3 is outside \(0.5, 1\]"):
+    with pytest.raises(ArgumentError, match=r"quantile=0.3 is outside \(0.5, 1\]"):
         PercentileRange(0.3)
 
 

@@ -41,7 +41,7 @@ def finish(
         calibration=calibration.describe(),
         source=model.source,
         multiply_adds=plan.survey.multiply_adds,
-        share=plan.share,
+        coverage=plan.coverage,
         kept=plan.kept,
         folds=plan.folds,
         versions=versions(),

@@ -42,7 +42,7 @@ class Plan:
         return [target.multiplication.name for target in self.targets]
 
     @property
-    def share(self) -> float:
+    def coverage(self) -> float:
         """Part of the network's multiply-adds whose operands are quantized."""
         return sum(target.multiplication.multiply_adds for target in self.targets) / self.survey.multiply_adds
 

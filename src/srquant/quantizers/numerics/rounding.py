@@ -88,8 +88,8 @@ class _Quantize(torch.autograd.Function):
 
 def _to_knots(pulls: Tensor, lower: Tensor, upper: Tensor, steps: Steps) -> Tensor:
     """∂L/∂knots from Σ (q − p)·∂L/∂x̂ in each segment, and Σ ∂L/∂x̂ below and above the grid."""
-    shares = pulls / torch.tensor(steps, dtype=pulls.dtype, device=pulls.device)
-    return torch.cat((lower[..., None], shares), -1) + torch.cat((-shares, upper[..., None]), -1)
+    slopes = pulls / torch.tensor(steps, dtype=pulls.dtype, device=pulls.device)
+    return torch.cat((lower[..., None], slopes), -1) + torch.cat((-slopes, upper[..., None]), -1)
 
 
 def _compiled(x: Tensor, knots: Tensor, steps: Steps) -> Any:

@@ -46,8 +46,8 @@ class BoundSearch:
     def __call__(self, rows: Tensor) -> Bounds:
         lower, upper = MinMaxRange()(rows).values()
         ordered = SortedValues(subsample(rows, self.samples))
-        shares = torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / self.candidates
-        shrink = (upper - lower)[:, None] * shares
+        fractions = torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / self.candidates
+        shrink = (upper - lower)[:, None] * fractions
         fixed = lower >= 0 if self.sides == "auto" else torch.full_like(lower, self.sides == "upper", dtype=torch.bool)
         below = torch.where(fixed[:, None], 0, shrink / 2)
         lows, highs = lower[:, None] + below, upper[:, None] - (shrink - below)

@@ -23,21 +23,21 @@ _SAMPLE = 1 << 16
 
 @dataclass(frozen=True)
 class PercentileRange:
-    """lower and upper cut off a share of the values on each side.
+    """lower and upper cut off a part of the values on each side.
 
     Args:
-        share: 0.99 puts the bounds at the 1st and 99th percentile (the Percentile row of OAPTQ).
+        quantile: 0.99 puts the bounds at the 1st and 99th percentile (the Percentile row of OAPTQ).
     """
 
-    share: float = 0.99
+    quantile: float = 0.99
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.share <= 1:
-            raise ArgumentError(f"share={self.share} is outside (0.5, 1]; 0.99 is the 99th percentile")
+        if not 0.5 < self.quantile <= 1:
+            raise ArgumentError(f"quantile={self.quantile} is outside (0.5, 1]; 0.99 is the 99th percentile")
 
     def __call__(self, rows: Tensor) -> Bounds:
         rows = subsample(rows, _ENOUGH)
-        return {"lower": quantile(rows, 1 - self.share), "upper": quantile(rows, self.share)}
+        return {"lower": quantile(rows, 1 - self.quantile), "upper": quantile(rows, self.quantile)}
 
 
 def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:
@@ -58,7 +58,7 @@ def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:
     if magnitude:
         rows = rows.abs()
     rank = q * (rows.shape[1] - 1)
-    low, share = math.floor(rank), rank - math.floor(rank)
+    low, fraction = math.floor(rank), rank - math.floor(rank)
     high = min(low + 1, rows.shape[1] - 1)
     if rows.device.type == "cpu":
         found = np.stack([_ranked(row, low, high) for row in rows.detach().numpy()])
@@ -66,7 +66,7 @@ def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:
     else:
         ordered = sort(rows)
         below, above = ordered[:, low], ordered[:, high]
-    return torch.lerp(below, above, share)
+    return torch.lerp(below, above, fraction)
 
 
 def _ranked(values: NDArray[np.float32], low: int, high: int) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ def _ranked(values: NDArray[np.float32], low: int, high: int) -> NDArray[np.floa
 def _ranked_in_tail(values: NDArray[np.float32], low: int, high: int, *, upper: bool) -> NDArray[np.float32] | None:
     count = len(values)
     sample = np.sort(values[:: count // _SAMPLE])
-    outside = (count - 1 - low if upper else high) / count  # share of the values that lie further out
+    outside = (count - 1 - low if upper else high) / count  # part of the values that lie further out
     margin = 6 * math.sqrt(outside * (1 - outside) / len(sample)) + 4 / len(sample)
     place = min(int((outside + margin) * len(sample)), len(sample) - 1)
     start = sample[-1 - place] if upper else sample[place]

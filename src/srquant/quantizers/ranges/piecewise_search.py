@@ -49,9 +49,9 @@ class PiecewiseSearch:
         """The bounds for values that are sorted already, and the extremes of all of them."""
         widest = extremes["lower"], extremes["upper"], torch.maximum(*(value.abs() for value in extremes.values()))
         like = widest[0]
-        shares = torch.arange(1, _STEPS + 1, dtype=like.dtype, device=like.device) / _STEPS
+        fractions = torch.arange(1, _STEPS + 1, dtype=like.dtype, device=like.device) / _STEPS
         near = torch.tensor(_NEAR, dtype=like.dtype, device=like.device)
-        clips, bends = shares[3::6].repeat_interleave(_STEPS // 2), shares[1::2].repeat(len(shares[3::6]))
+        clips, bends = fractions[3::6].repeat_interleave(_STEPS // 2), fractions[1::2].repeat(len(fractions[3::6]))
         coarse = [end[:, None] * factor for end, factor in zip(widest, (clips, clips, clips * bends), strict=True)]
         full = [end[:, None] for end in (*widest[:2], 0.1 * widest[2])]
         best, error = self._best(ordered, full, [end[:, 0] for end in full], torch.full_like(widest[0], torch.inf))
@@ -59,7 +59,7 @@ class PiecewiseSearch:
         for _ in range(_ROUNDS):
             before = error
             for place in (2, 1, 0):
-                tries = torch.cat((widest[place][:, None] * shares, best[place][:, None] * near), 1)
+                tries = torch.cat((widest[place][:, None] * fractions, best[place][:, None] * near), 1)
                 trial = [value[:, None].expand_as(tries) for value in best]
                 trial[place] = tries
                 best, error = self._best(ordered, trial, best, error)
