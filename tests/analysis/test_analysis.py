@@ -13,7 +13,7 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from tests.images.test_pairs import make_pair
 from torch import Tensor
 
-from srquant.analysis import bound_places, clip_outliers, distributions, most_different, sensitivity
+from srquant.analysis import bound_percentiles, clip_outliers, distributions, most_different, sensitivity
 from srquant.images import Calibration, PairFolder, find_pairs, read_picture
 from srquant.images.evaluation import enlarge, evaluate
 from srquant.images.metrics import cielab, colour_shift, psnr
@@ -154,12 +154,12 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     methods = {"minmax": MinMax(), "percentile": Percentile(quantile=0.9), "dobi": DOBI(bits=2), "srquant": None}
     channels = MSE(weights=WeightSettings(range="least_squares", granularity="per_channel"))
     quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
-    rows = bound_places(model, quantized, patches)
+    rows = bound_percentiles(model, quantized, patches)
     network, _, _ = fold_batch_norm(model.network)
     seen: dict[str, list[Tensor]] = {}
 
-    def look(layer: str, place: int, operand: Tensor) -> None:
-        seen.setdefault(f"{layer}.{('left', 'right')[place]}", []).append(operand.flatten().clone())
+    def look(layer: str, operand: str, values: Tensor) -> None:
+        seen.setdefault(f"{layer}.{operand}", []).append(values.flatten().clone())
 
     observe(network, list(quant_layers(quantized["minmax"].network)), [patches.batch(range(5))], look)
     found = {(row.model, row.tensor): row for row in rows}
@@ -180,7 +180,7 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     body = [row for row in rows if row.model == "percentile" and row.kind == "activation"]
     assert 5 < np.mean([row.below + row.above for row in body]) < 25
     with pytest.raises(ArgumentError, match="other is no quantized model made of"):
-        bound_places(model, {"other": model}, patches)
+        bound_percentiles(model, {"other": model}, patches)
 
 
 def test_bounds_are_drawn(run, low_images: Path, tmp_path: Path) -> None:

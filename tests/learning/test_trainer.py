@@ -213,7 +213,7 @@ def test_the_batch_must_be_shared_equally(photos: Path, tmp_path: Path, monkeypa
     from contextlib import nullcontext
 
     monkeypatch.setattr(trainer, "processes", lambda device: nullcontext(Processes(0, 3)))
-    with pytest.raises(ArgumentError, match="batch=4 cannot be shared equally by 3 processes"):
+    with pytest.raises(ArgumentError, match="batch=4 cannot be divided equally among 3 processes"):
         run(photos, tmp_path / "s")
 
 

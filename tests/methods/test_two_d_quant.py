@@ -176,15 +176,10 @@ def test_every_quantizer_has_the_candidate_of_the_papers_loop(
     swinir: Model, patches: Calibration, bits: int, released: bool
 ) -> None:
     seen: dict[str, Tensor] = {}
-    names = [
-        multiplication.name
-        for multiplication in survey(swinir.network).multiplications
-        if multiplication.kind.name != "conv"
-    ]
-    both = ("left", "right")
+    names = [each.name for each in survey(swinir.network).multiplications if each.kind.name != "conv"]
 
-    def look(name: str, place: int, operand: Tensor) -> None:
-        seen[f"{name}.{both[place]}"] = operand.clone()
+    def look(name: str, operand: str, values: Tensor) -> None:
+        seen[f"{name}.{operand}"] = values.clone()
 
     observe(swinir.network, names, [patches.batch(range(5))], look)
     for name in names:

@@ -11,7 +11,7 @@ from tests.engines.here import right_range
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from srquant.analysis import bound_places, distributions
+from srquant.analysis import bound_percentiles, distributions
 from srquant.engines import open_exported
 from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
 from srquant.images import Calibration
@@ -219,7 +219,7 @@ def test_learning_and_analyses_take_them(method: Method, calibration: Calibratio
     assert torch.equal(load(quantized.save(tmp_path / "m.safetensors"), network=FSRCNN(3))(images), quantized(images))
     rows = distributions(model, calibration, layers=("*middle",), weights=True)
     assert {row.layer for row in rows} == {"network.middle", "network.middle.weight"}
-    places = bound_places(model, {"ours": quantized}, calibration)
+    places = bound_percentiles(model, {"ours": quantized}, calibration)
     assert {"network.middle.left", "network.middle.weight"} <= {place.tensor for place in places}
 
 

@@ -92,10 +92,10 @@ def test_observing_shows_every_operand_as_the_network_computes_it() -> None:
     seen: dict[tuple[str, int], list[torch.Tensor]] = {}
     names = [multiplication.name for multiplication in survey(network).multiplications]
     batches = [torch.rand(2, 3, 12, 12), torch.rand(1, 3, 12, 12)]
-    observe(network, names, batches, lambda name, place, x: seen.setdefault((name, place), []).append(x.clone()))
+    observe(network, names, batches, lambda name, operand, x: seen.setdefault((name, operand), []).append(x.clone()))
     assert all(len(values) == 2 for values in seen.values())
-    assert sum(1 for _, place in seen if place == 1) == 8
-    torch.testing.assert_close(seen["conv_first", 0][0], batches[0] - network.get_buffer("mean").view(3, 1, 1))
+    assert sum(1 for _, operand in seen if operand == "right") == 8
+    torch.testing.assert_close(seen["conv_first", "left"][0], batches[0] - network.get_buffer("mean").view(3, 1, 1))
     assert not network._forward_hooks
     assert not any(module._forward_pre_hooks for module in network.modules())
 

@@ -119,7 +119,7 @@ def test_masks_follow_the_shape_of_the_image() -> None:
 
 def test_tokens_change_their_order_and_gradients_follow() -> None:
     windows = Windows.of(torch.zeros(2, 1, 12, 8), 4)
-    image, straight, shifted = (order.place for order in (windows.image, windows.straight, windows.shifted))
+    image, straight, shifted = (order.pixel for order in (windows.image, windows.straight, windows.shifted))
     assert straight[:8].tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
     assert torch.equal(straight[96:], straight[:96] + 96), "the second image's tokens"
     assert shifted[:5].tolist() == [18, 19, 20, 21, 26]

@@ -64,7 +64,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 )
 def test_what_counts_as_abandoned(tmp_path: Path, place: str, process: str, run: str, age: int, removed: bool) -> None:
     parts = (
-        files._place() if place == "own" else place,
+        files._machine() if place == "own" else place,
         str(os.getpid()) if process == "own" else process,
         files._RUN if run == "own" else run,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from srquant.analysis.bounds import BoundPlace as BoundPlace
-from srquant.analysis.bounds import bound_places as bound_places
+from srquant.analysis.bounds import BoundPercentiles as BoundPercentiles
+from srquant.analysis.bounds import bound_percentiles as bound_percentiles
 from srquant.analysis.distributions import Distribution as Distribution
 from srquant.analysis.distributions import distributions as distributions
 from srquant.analysis.outliers import Clipped as Clipped

@@ -14,7 +14,7 @@ from torch import Tensor
 from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
-from srquant.model.observing import observe
+from srquant.model.observing import Operand, observe
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
@@ -24,7 +24,7 @@ _BATCH = 4
 
 
 @dataclass(frozen=True)
-class BoundPlace:
+class BoundPercentiles:
     """The bounds of one quantizer of one model, among the values of the float network.
 
     Args:
@@ -48,7 +48,9 @@ class BoundPlace:
     above: float
 
 
-def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibration) -> tuple[BoundPlace, ...]:
+def bound_percentiles(
+    model: Model, quantized: Mapping[str, Model], patches: Calibration
+) -> tuple[BoundPercentiles, ...]:
     """Count the values of each tensor of the float network that lie beyond the bounds of quantized models.
 
     Every value is counted, batch by batch, so that memory does not grow with the patches.
@@ -72,24 +74,24 @@ def bound_places(model: Model, quantized: Mapping[str, Model], patches: Calibrat
             raise ArgumentError(f"{title} is no quantized model made of {model.source}")
     counts: dict[tuple[str, str], _Count] = {}
 
-    def look(tensor: str, name: str, place: int, values: Tensor) -> None:
+    def look(tensor: str, name: str, operand: Operand, values: Tensor) -> None:
         for title, found in layers.items():
             if name in found:
-                quantizer = list(found[name].quantizers().values())[place]
+                quantizer = found[name].quantizers()[operand]
                 counts.setdefault((tensor, title), _Count(quantizer)).add(values)
 
-    def look_at_operand(name: str, place: int, operand: Tensor) -> None:
-        look(f"{name}.{('left', 'right')[place]}", name, place, operand)
+    def look_at_operand(name: str, operand: Operand, values: Tensor) -> None:
+        look(f"{name}.{operand}", name, operand, values)
 
     watched = [name for name in kinds if any(name in found for found in layers.values())]
     observe(network, watched, track(patches.batches(_BATCH), "Observing", -(-len(patches) // _BATCH)), look_at_operand)
     for name in watched:
         weight = kinds[name].weight_of(network.get_submodule(name))
         if weight is not None:
-            look(f"{name}.weight", name, 1, weight.detach())
-    tensors = [f"{name}.{side}" for name in watched for side in ("left", "right", "weight")]
+            look(f"{name}.weight", name, "right", weight.detach())
+    tensors = [f"{name}.{end}" for name in watched for end in ("left", "right", "weight")]
     return tuple(
-        counts[tensor, title].place(title, tensor)
+        counts[tensor, title].percentiles(title, tensor)
         for tensor in tensors
         for title in layers
         if (tensor, title) in counts
@@ -113,8 +115,8 @@ class _Count:
         self._above += int((values > upper).sum())
         self._all += values.numel()
 
-    def place(self, title: str, tensor: str) -> BoundPlace:
+    def percentiles(self, title: str, tensor: str) -> BoundPercentiles:
         kind = "weight" if tensor.endswith(".weight") else "activation"
         ends = float(self._lower.mean()), float(self._upper.mean())
         percentages = 100 * self._below / self._all, 100 * self._above / self._all
-        return BoundPlace(title, tensor, kind, self._quantizer.bits, *ends, *percentages)
+        return BoundPercentiles(title, tensor, kind, self._quantizer.bits, *ends, *percentages)

@@ -25,10 +25,10 @@ def write_curve(output: Path, curve: Sequence[CurveRow]) -> None:
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     steps = [row.step for row in curve]
-    for place, (title, values) in enumerate(
+    for column, (title, values) in enumerate(
         (("loss (L1)", [p.loss for p in curve]), ("validation PSNR (dB)", [p.psnr for p in curve])), start=1
     ):
-        axes = figure.add_subplot(1, 2, place)
+        axes = figure.add_subplot(1, 2, column)
         axes.plot(steps, values)
         axes.set_title(title)
         axes.set_xlabel("step")
@@ -59,8 +59,8 @@ def draw_learning(output: Path, records: Mapping[str, Record]) -> None:
         rows += [(title, *row) for epoch in record.curve for row in _losses(epoch)]
     parts = list(dict.fromkeys(row[3] for row in rows))
     figure = Figure(figsize=(4.5 * len(parts), 3.2), layout="constrained")
-    for place, part in enumerate(parts, start=1):
-        axes = figure.add_subplot(1, len(parts), place)
+    for column, part in enumerate(parts, start=1):
+        axes = figure.add_subplot(1, len(parts), column)
         for title in records:
             line = [(number, value) for model, number, _, name, value in rows if (model, name) == (title, part)]
             if line:

@@ -18,7 +18,7 @@ from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.model.folding import fold_batch_norm
 from srquant.model.multiplications import flat
-from srquant.model.observing import observe
+from srquant.model.observing import Operand, observe
 from srquant.quantizers.ranges import quantile as quantile_of
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
@@ -84,10 +84,10 @@ def distributions(
         raise ArgumentError(f"layers: {', '.join(layers)} matches no layer; the first are {', '.join(list(kinds)[:5])}")
     found: dict[str, list[Distribution]] = {}
 
-    def look(name: str, place: int, operand: Tensor) -> None:
-        layer = f"{name}.right" if place else name
+    def look(name: str, operand: Operand, values: Tensor) -> None:
+        layer = f"{name}.right" if operand == "right" else name
         rows = found.setdefault(layer, [])
-        rows.append(_describe(layer, len(rows), flat(operand).float(), quantile, bins))
+        rows.append(_describe(layer, len(rows), flat(values).float(), quantile, bins))
 
     observe(network, names, track(patches.batches(1), "Observing", len(patches)), look)
     for name in names if weights else ():
@@ -108,6 +108,6 @@ def _describe(layer: str, sample: int, row: Tensor, q: float, bins: int) -> Dist
     counts = (
         torch.histc(row.cpu(), bins, lower, upper) if upper > lower else torch.tensor([row.numel()] + [0] * (bins - 1))
     )
-    place = quantile_of(row, q, magnitude=True)
-    summary = (float(mean), float(deviation), float(skewness), float(place))
+    breakpoint = quantile_of(row, q, magnitude=True)
+    summary = (float(mean), float(deviation), float(skewness), float(breakpoint))
     return Distribution(layer, sample, lower, upper, *summary, tuple(int(count) for count in counts))

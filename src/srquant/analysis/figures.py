@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from srquant.analysis import BoundPlace, Clipped, Distribution, Sensitivity
+from srquant.analysis import BoundPercentiles, Clipped, Distribution, Sensitivity
 from srquant.analysis.pictures import Panel, side_by_side
 from srquant.images.picture import Layout, Picture
 from srquant.images.writing import write_picture
@@ -85,17 +85,17 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
             edges = np.linspace(row.lower, row.upper, len(row.counts) + 1)
             axes.stairs(np.maximum(row.counts, 0.5), edges, color=_DENSE, alpha=0.6)
         middle = float(np.mean([row.breakpoint for row in by_layer[layer]]))
-        for place in (-middle, middle):
-            if by_layer[layer][0].lower <= place <= by_layer[layer][0].upper:
-                axes.axvline(place, color=_OUTLIER, linestyle="--", linewidth=1)
+        for bound in (-middle, middle):
+            if by_layer[layer][0].lower <= bound <= by_layer[layer][0].upper:
+                axes.axvline(bound, color=_OUTLIER, linestyle="--", linewidth=1)
         axes.set_yscale("log")
         axes.set_title(layer, fontsize=8 if len(layer) < 32 else 6)
         axes.tick_params(labelsize=7)
     upper.suptitle(f"operands of layers, {_SHOWN_SAMPLES} samples; dashed: breakpoint", fontsize=9)
     for number, (title, pick) in enumerate((("range", _range), ("skewness", _skewness)), start=1):
         axes = lower.add_subplot(2, 1, number)
-        for place, layer in enumerate(layers):
-            for x, y in pick(by_layer[layer], place):
+        for column, layer in enumerate(layers):
+            for x, y in pick(by_layer[layer], column):
                 axes.plot(x, y, color=_DENSE, alpha=0.5, linewidth=1.5, marker="_" if number == 2 else None)
         if number == 1:
             bends = [float(np.mean([row.breakpoint for row in by_layer[layer]])) for layer in layers]
@@ -111,12 +111,12 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
     write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
 
 
-def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
+def draw_bounds(output: Path, rows: Sequence[BoundPercentiles]) -> None:
     """How much each model's bounds cut off each tensor, above and below, ``.png``; the percentiles, ``.csv``.
 
     Args:
         output: The picture.
-        rows: From :func:`srquant.analysis.bound_places`.
+        rows: From :func:`srquant.analysis.bound_percentiles`.
 
     Raises:
         OutputError: A file cannot be written.
@@ -129,11 +129,11 @@ def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
     figure = Figure(figsize=(width, 3.6 * len(kinds)), layout="constrained")
     for number, kind in enumerate(kinds, start=1):
         axes = figure.add_subplot(len(kinds), 1, number)
-        places = {name: place for place, name in enumerate(tensors[kind])}
+        columns = {name: column for column, name in enumerate(tensors[kind])}
         for model_number, model in enumerate(dict.fromkeys(row.model for row in rows)):
             own = [row for row in rows if row.model == model and row.kind == kind]
             marks = axes.plot(
-                2 * [places[row.tensor] for row in own],
+                2 * [columns[row.tensor] for row in own],
                 [*(row.above for row in own), *(-row.below for row in own)],
                 linestyle="",
                 marker=_MARKERS[model_number % len(_MARKERS)],
@@ -144,8 +144,8 @@ def draw_bounds(output: Path, rows: Sequence[BoundPlace]) -> None:
         axes.set_yscale("symlog", linthresh=0.01)
         axes.set_ylabel("% below · % above", fontsize=8)
         axes.set_title(f"values of {kind}s beyond the bounds", fontsize=9)
-        axes.set_xlim(-1, len(places))
-        axes.set_xticks(range(len(places)), list(places), rotation=90, fontsize=4)
+        axes.set_xlim(-1, len(columns))
+        axes.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=4)
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(axis="y", alpha=0.3)
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -207,12 +207,12 @@ def _cut(pixels: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
     return pixels[top : top + size, left : left + size]
 
 
-def _range(rows: Sequence[Distribution], place: int) -> Iterable[tuple[list[float], list[float]]]:
-    return [([place, place], [row.lower, row.upper]) for row in rows]
+def _range(rows: Sequence[Distribution], column: int) -> Iterable[tuple[list[float], list[float]]]:
+    return [([column, column], [row.lower, row.upper]) for row in rows]
 
 
-def _skewness(rows: Sequence[Distribution], place: int) -> Iterable[tuple[list[float], list[float]]]:
-    return [([place], [row.skewness]) for row in rows]
+def _skewness(rows: Sequence[Distribution], column: int) -> Iterable[tuple[list[float], list[float]]]:
+    return [([column], [row.skewness]) for row in rows]
 
 
 def save_figure(figure: Figure, output: Path, dpi: int = 150) -> None:

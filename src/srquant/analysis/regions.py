@@ -29,5 +29,5 @@ def most_different(pictures: Sequence[NDArray[np.uint8]], size: int) -> tuple[in
     values = torch.stack([as_tensor(picture).float() for picture in pictures])
     spread = values.std(dim=0, correction=0).mean(dim=-1)
     means = F.avg_pool2d(spread[None, None], size, stride=1)[0, 0]
-    place = int(means.argmax())
-    return place // means.shape[1], place % means.shape[1]
+    index = int(means.argmax())
+    return index // means.shape[1], index % means.shape[1]

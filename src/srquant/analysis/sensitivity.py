@@ -140,8 +140,8 @@ def _psnr(model: Model, low: NDArray[np.uint8], high: NDArray[np.uint8]) -> floa
 def _middle(
     low: NDArray[np.uint8], high: NDArray[np.uint8], largest: int, scale: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    sides = [min(side, largest) for side in low.shape[:2]]
-    starts = [(side - kept) // 2 for side, kept in zip(low.shape[:2], sides, strict=True)]
-    (top, left), (height, width) = starts, sides
+    sizes = [min(length, largest) for length in low.shape[:2]]
+    starts = [(length - kept) // 2 for length, kept in zip(low.shape[:2], sizes, strict=True)]
+    (top, left), (height, width) = starts, sizes
     few = low[top : top + height, left : left + width]
     return few, high[scale * top : scale * (top + height), scale * left : scale * (left + width)]

@@ -141,13 +141,13 @@ def bounds(
     [bold]srquant analyze bounds swinir.pth dobi.safetensors 2dquant.safetensors --calibration lr/ -o b.png[/bold]
     """
     from srquant import load
-    from srquant.analysis import bound_places
+    from srquant.analysis import bound_percentiles
     from srquant.analysis.figures import draw_bounds
 
     _require_figure(output, network.network, *model, *calibration.folders)
     opened = network.load()
     quantized = {path.stem: load(path) for path in model}
-    rows = bound_places(opened, quantized, calibration.open(opened.scale))
+    rows = bound_percentiles(opened, quantized, calibration.open(opened.scale))
     draw_bounds(output, rows)
     for title in quantized:
         own = [row for row in rows if row.model == title]

@@ -60,11 +60,11 @@ def train(
     photographs = Photographs.of(data, scale, recipe.training.patch)
     torch.manual_seed(seed)
     state = output.with_suffix(".state")
-    place = pick_device(device)
-    trained = run(kind(recipe.network), photographs, recipe.training, state, place)
+    computing = pick_device(device)
+    trained = run(kind(recipe.network), photographs, recipe.training, state, computing)
     if trained.first:
         save_network(
-            output, trained.network, {"srquant.recipe": recipe.to_json(), "srquant.device": describe_device(place)}
+            output, trained.network, {"srquant.recipe": recipe.to_json(), "srquant.device": describe_device(computing)}
         )
         write_curve(output, trained.curve)
         state.unlink(missing_ok=True)

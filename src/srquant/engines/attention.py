@@ -53,12 +53,12 @@ def find_attentions(graph: fx.Graph, constants: Mapping[fx.Node, Tensor]) -> lis
         graph: Of a trace.
         constants: What does not depend on the image.
     """
-    place = {node: number for number, node in enumerate(graph.nodes)}
-    around = (_around(node, constants, place) for node in graph.nodes if str(node.target) == _SOFTMAX)
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    around = (_around(node, constants, order) for node in graph.nodes if str(node.target) == _SOFTMAX)
     return [attention for attention in around if attention is not None]
 
 
-def _around(softmax: fx.Node, constants: Mapping[fx.Node, Tensor], place: Mapping[fx.Node, int]) -> Attention | None:
+def _around(softmax: fx.Node, constants: Mapping[fx.Node, Tensor], order: Mapping[fx.Node, int]) -> Attention | None:
     nodes, masks = [softmax], list[fx.Node]()
     scores = cast(fx.Node, softmax.args[0])
     while str(scores.target) == _SUM and len(scores.users) == 1:
@@ -86,7 +86,7 @@ def _around(softmax: fx.Node, constants: Mapping[fx.Node, Tensor], place: Mappin
     across = cast(int, softmax.args[1]) % len(shape_of(softmax)) == 0
     if across or len(windows) > 1 or set(sources) & set(nodes) or not 1 < len(groups) <= _MOST:
         return None
-    return Attention(tuple(sources), tuple(sorted(nodes, key=place.__getitem__)), masks[0], groups)
+    return Attention(tuple(sources), tuple(sorted(nodes, key=order.__getitem__)), masks[0], groups)
 
 
 def _moves_inside(node: fx.Node) -> bool:
@@ -102,6 +102,6 @@ def _moves_inside(node: fx.Node) -> bool:
 def _runs(mask: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Windows with equal masks that follow one another."""
     same = (mask[1:] == mask[:-1]).flatten(1).all(1)
-    cuts = [0, *(int(place) + 1 for place in torch.nonzero(~same)), len(mask)]
+    cuts = [0, *(int(last) + 1 for last in torch.nonzero(~same)), len(mask)]
     for start, end in itertools.pairwise(cuts):
         yield end - start, mask[start : start + 1]

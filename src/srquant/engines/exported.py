@@ -22,7 +22,7 @@ from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarn
 from srquant.support.extras import import_extra
 from srquant.support.settings import Checked, from_json
 
-Side = Annotated[int, Field(ge=1, le=16_384)]
+Length = Annotated[int, Field(ge=1, le=16_384)]
 """Height or width of the images a file takes."""
 
 
@@ -36,7 +36,7 @@ class Contract(Checked):
     KEY: ClassVar[str] = "srquant.export"
 
     scale: Scale
-    tile: tuple[Side, Side] | None
+    tile: tuple[Length, Length] | None
     """Height and width it takes; None for any, and any number of images."""
     alignment: Alignment
     """Tiles whose corners are multiples of this are computed as inside the whole image."""
@@ -72,7 +72,7 @@ class Contract(Checked):
         if self.tile is None:
             return Tiling(tile, self.overlap, self.alignment)
         least = 2 * self.overlap + SMALLEST_TILE
-        if min(self.tile) < least or any(side % self.alignment for side in self.tile):
+        if min(self.tile) < least or any(length % self.alignment for length in self.tile):
             height, width = self.tile
             multiple = f" and multiples of {self.alignment}" if self.alignment > 1 else ""
             raise ArgumentError(
@@ -165,9 +165,9 @@ class Exported:
             return self.run(images.contiguous())
         height, width = images.shape[-2:]
         if height > self.contract.tile[0] or width > self.contract.tile[1]:
-            sides = "x".join(map(str, self.contract.tile))
+            largest = "x".join(map(str, self.contract.tile))
             raise ArgumentError(
-                f"{self.name} takes images up to {sides}, this one is {height}x{width}; cut it into tiles"
+                f"{self.name} takes images up to {largest}, this one is {height}x{width}; cut it into tiles"
             )
         padded = pad_to_size(images, *self.contract.tile)
         output = torch.cat([self.run(padded[i : i + 1].contiguous()) for i in range(len(padded))])

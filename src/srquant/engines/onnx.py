@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from srquant.engines.exported import Contract, Side
+from srquant.engines.exported import Contract, Length
 from srquant.engines.operators import (
     Convert,
     as_rows,
@@ -80,7 +80,7 @@ class ExportSettings(Checked):
             is written without running it, it is ``full``.
     """
 
-    tile: tuple[Side, Side] | None = None
+    tile: tuple[Length, Length] | None = None
     storage: Storage = "int8"
     range: Range = "auto"
 
@@ -182,9 +182,9 @@ def _traced(model: Model, contract: Contract) -> Trace:
     if contract.tile is not None:
         contract.tiling()  # refuses tiles that are too small
         return trace(model, *contract.tile)
-    side = 2 * model.network.alignment
-    found = trace(model, 3 * side, 4 * side)
-    if not same_for_all_sizes(found, trace(model, 5 * side, 3 * side, batch=2)):
+    size = 2 * model.network.alignment
+    found = trace(model, 3 * size, 4 * size)
+    if not same_for_all_sizes(found, trace(model, 5 * size, 3 * size, batch=2)):
         raise ArgumentError(
             f"{model.network.name} computes with the height and width of its image, so one file cannot serve all "
             f"sizes; give the size of tiles: --tile 128x128"
@@ -195,7 +195,9 @@ def _traced(model: Model, contract: Contract) -> Trace:
 def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
     helper, kind = writer.onnx.helper, writer.onnx.TensorProto.FLOAT
     height, width = contract.tile or ("height", "width")
-    sides = [f"{contract.scale}*{side}" if isinstance(side, str) else contract.scale * side for side in (height, width)]
+    enlarged = [
+        f"{contract.scale}*{size}" if isinstance(size, str) else contract.scale * size for size in (height, width)
+    ]
     count = "images" if contract.tile is None else 1
     nodes, constants = writer.used(output)
     nodes.append(helper.make_node("Identity", [output], ["enlarged"], name="enlarged"))
@@ -203,7 +205,7 @@ def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
         nodes,
         "srquant",
         [helper.make_tensor_value_info("images", kind, [count, 3, height, width])],
-        [helper.make_tensor_value_info("enlarged", kind, [count, 3, *sides])],
+        [helper.make_tensor_value_info("enlarged", kind, [count, 3, *enlarged])],
         initializer=constants,
     )
     content = helper.make_model(

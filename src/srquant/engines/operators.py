@@ -23,7 +23,7 @@ _END = (1 << 63) - 1
 
 def shape_of(node: Any) -> tuple[int, ...]:
     """Shape of what a traced node gives."""
-    return tuple(int(side) for side in node.meta["val"].shape)
+    return tuple(int(size) for size in node.meta["val"].shape)
 
 
 def convolution(
@@ -77,11 +77,10 @@ def convolution_attributes(
     """A convolution's attributes in ONNX."""
     kernel = shape_of(node.args[1])[2:]
     if isinstance(padding, str):
-        whole = [by * (side - 1) if padding == "same" else 0 for side, by in zip(kernel, dilation, strict=True)]
+        whole = [by * (size - 1) if padding == "same" else 0 for size, by in zip(kernel, dilation, strict=True)]
         pads = [total // 2 for total in whole] + [total - total // 2 for total in whole]
     else:
-        sides = list(padding) * (2 // len(padding))
-        pads = sides * 2
+        pads = list(padding) * (2 // len(padding)) * 2
     strides, dilations = (list(values) * (2 // len(values)) for values in (stride, dilation))
     return {
         "kernel_shape": list(kernel), "strides": strides, "pads": pads, "dilations": dilations, "group": groups

@@ -19,7 +19,7 @@ Run = Callable[[Tensor], Tensor]
 Compile = Callable[[bytes, str, int | None], Run]
 """Content of an ONNX file, how messages call it, threads (all cores if None): what runs it."""
 
-_CHANNELS, _SIDE = 16, 16
+_CHANNELS, _SIZE = 16, 16
 
 
 @cache
@@ -33,7 +33,7 @@ def products_saturate(compiled: Compile) -> bool:
         MissingExtraError: The ``onnx`` extra is not installed.
         ModelFileError: The engine refuses the network that tries it.
     """
-    found = compiled(_probe(), "a network of byte products", 1)(torch.ones(1, _CHANNELS, _SIDE + 2, _SIDE + 2))
+    found = compiled(_probe(), "a network of byte products", 1)(torch.ones(1, _CHANNELS, _SIZE + 2, _SIZE + 2))
     return not float(found.min()) > 0.9  # 1 is right; it is half as much after the first product that saturates
 
 
@@ -41,11 +41,11 @@ def _probe() -> bytes:
     """A convolution, one of single pixels, and a linear map: largest bytes times largest bytes, each giving ones."""
     w = Writer(fixed=True)
     x = _bytes(w, "images")
-    for side in (3, 1):
-        x = _bytes(w, w.node("Conv", x, _weight(w, (_CHANNELS, _CHANNELS, side, side), 0), kernel_shape=[side, side]))
-    x = _bytes(w, w.node("MatMul", x, _weight(w, (_SIDE, _SIDE), 1)))
+    for size in (3, 1):
+        x = _bytes(w, w.node("Conv", x, _weight(w, (_CHANNELS, _CHANNELS, size, size), 0), kernel_shape=[size, size]))
+    x = _bytes(w, w.node("MatMul", x, _weight(w, (_SIZE, _SIZE), 1)))
     helper, kind = w.onnx.helper, w.onnx.TensorProto.FLOAT
-    ends = {"images": [1, _CHANNELS, _SIDE + 2, _SIDE + 2], x: [1, _CHANNELS, _SIDE, _SIDE]}
+    ends = {"images": [1, _CHANNELS, _SIZE + 2, _SIZE + 2], x: [1, _CHANNELS, _SIZE, _SIZE]}
     given, found = (helper.make_tensor_value_info(name, kind, shape) for name, shape in ends.items())
     graph = helper.make_graph(w.nodes, "saturation", [given], [found], initializer=w.constants)
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

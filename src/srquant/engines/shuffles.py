@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "aten.pixel_shuffle.default"
 _GROUPS = 6
-"""Place of this argument of a convolution."""
+"""Number of this argument of a convolution."""
 
 
 @dataclass(frozen=True)

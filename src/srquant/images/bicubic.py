@@ -79,10 +79,10 @@ def _contributions(size: int, scale: float, border: Border) -> tuple[Tensor, Ten
     outputs = torch.arange(1, math.ceil(scale * size) + 1, dtype=torch.float64)
     centre = outputs / scale + 0.5 * (1 - 1 / scale)
     first = (centre - width / 2).floor()
-    places = first + torch.arange(math.ceil(width) + 2, dtype=torch.float64)[:, None]
-    weights = narrowing * _cubic(narrowing * (centre - places))
+    pixels = first + torch.arange(math.ceil(width) + 2, dtype=torch.float64)[:, None]
+    weights = narrowing * _cubic(narrowing * (centre - pixels))
     weights = weights / weights.sum(0)
-    index = places.long() - 1
+    index = pixels.long() - 1
     if border == "mirror":
         index = index.remainder(2 * size)
         index = torch.minimum(index, 2 * size - 1 - index)

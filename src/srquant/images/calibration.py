@@ -113,11 +113,11 @@ class Calibration:
 
     def _cut(self, index: int) -> NDArray[np.uint8]:
         # Every image serves once before any serves twice.
-        turn, place = divmod(index, len(self.images))
+        turn, number = divmod(index, len(self.images))
         order = np.random.default_rng((self.seed, turn)).permutation(len(self.images))
-        chosen = int(order[place])
+        chosen = int(order[number])
         height, width = self.sizes[chosen]
-        draw = np.random.default_rng((self.seed, turn, place, 1))
+        draw = np.random.default_rng((self.seed, turn, number, 1))
         top = int(draw.integers(height - self.size + 1))
         left = int(draw.integers(width - self.size + 1))
         low, _ = Pair(self.images[chosen], None, self.shrink).read()
@@ -173,7 +173,7 @@ def _open(folder: Path, count: int, size: int | None, seed: int, shrink: int) ->
     images = list_images(folder)
     if not images:
         raise ImageError(f"{folder} holds no images to calibrate on")
-    sizes = [tuple(side // shrink for side in read_size(path)) for path in images]
+    sizes = [tuple(length // shrink for length in read_size(path)) for path in images]
     smallest = min(range(len(images)), key=lambda i: min(sizes[i]))
     if min(sizes[smallest]) < SMALLEST_PATCH:
         height, width = sizes[smallest]
@@ -183,7 +183,7 @@ def _open(folder: Path, count: int, size: int | None, seed: int, shrink: int) ->
             f"{SMALLEST_PATCH}x{SMALLEST_PATCH} pixels: remove it or use larger images"
         )
     most = min(sizes[smallest])
-    if size is not None and size > max(min(sides) for sides in sizes):
+    if size is not None and size > max(min(lengths) for lengths in sizes):
         raise ArgumentError(
             f"size={size}: no calibration image in {folder} is that large; give at most {most}, which the smallest "
             f"({images[smallest].name}) allows, or no size"

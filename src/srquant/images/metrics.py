@@ -108,8 +108,8 @@ def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
 
 def _blur(values: Tensor) -> Tensor:
     """Gaussian mean over windows that lie inside."""
-    place = torch.arange(_WINDOW, dtype=values.dtype) - _WINDOW // 2
-    kernel = torch.exp(-(place**2) / (2 * _SIGMA**2))
+    offset = torch.arange(_WINDOW, dtype=values.dtype) - _WINDOW // 2
+    kernel = torch.exp(-(offset**2) / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
     rows = F.conv2d(values[None, None], kernel.view(1, 1, -1, 1))
     return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]

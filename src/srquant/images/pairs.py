@@ -104,7 +104,7 @@ def _fits(folder: Path, scale: int) -> bool:
     if not highs or not (folder / "LR").is_dir():
         return bool(highs)
     low = _partner(highs[0], list_images(folder / "LR"), scale)
-    return low is not None and read_size(highs[0]) == tuple(scale * side for side in read_size(low))
+    return low is not None and read_size(highs[0]) == tuple(scale * length for length in read_size(low))
 
 
 def _open(folder: Path, root: Path, scale: int, border: Border) -> PairFolder:

@@ -144,7 +144,7 @@ def enlarge_bands(
 def _enlarge_to(
     upscaler: Upscaler, picture: Picture, target: Path, scale: int, tiling: Tiling, shown: Bar | None
 ) -> None:
-    height, width = (scale * side for side in picture.size)
+    height, width = (scale * length for length in picture.size)
     layout = check_output(target, height, width, picture.layout)
     with memory_errors(f"give a smaller tile than {tiling.tile}"):
         write_bands(target, height, width, layout, enlarge_bands(upscaler, picture, layout, scale, tiling, shown))

@@ -32,8 +32,8 @@ class Draws:
         count, size = self._count, self._settings.batch
         first = step * size
         if self._settings.steps is None:
-            epoch, place = divmod(step, self.batches)
-            return self._order(epoch)[place * size : (place + 1) * size]
+            epoch, batch = divmod(step, self.batches)
+            return self._order(epoch)[batch * size : (batch + 1) * size]
         passes = range(first // count, (first + size - 1) // count + 1)
         drawn = [index for number in passes for index in self._order(number)]
         return drawn[first % count : first % count + size]

@@ -132,11 +132,11 @@ class _Curve:
 
     def add(self, step: int, stage: Stage, parts: dict[str, float]) -> None:
         """The parts that a step, the first being 0, found."""
-        epoch, place = divmod(step, self._draws.batches)
+        epoch, batch = divmod(step, self._draws.batches)
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        if place + 1 == self._draws.batches or step + 1 == self._draws.total:
-            means = {name: value / (place + 1) for name, value in self.sums.items()}
+        if batch + 1 == self._draws.batches or step + 1 == self._draws.total:
+            means = {name: value / (batch + 1) for name, value in self.sums.items()}
             self.epochs.append(Epoch(epoch + 1, stage.name, means))
             self.sums = {}
 

@@ -85,13 +85,13 @@ class Photographs:
         """
         draw = np.random.default_rng((seed, step))
         picks = draw.integers(0, len(self.images), size)
-        places = draw.random((size, 2))
+        corners = draw.random((size, 2))
         turns = draw.integers(0, 8, size)
         lows: list[NDArray[np.uint8]] = []
         highs: list[NDArray[np.uint8]] = []
-        for pick, place, turn in list(zip(picks, places, turns, strict=True))[part]:
+        for pick, corner, turn in list(zip(picks, corners, turns, strict=True))[part]:
             low, high = self.read(int(pick))
-            top, left = (int(place[i] * (low.shape[i + 1] - patch + 1)) for i in range(2))
+            top, left = (int(corner[i] * (low.shape[i + 1] - patch + 1)) for i in range(2))
             lows.append(_turn(low[:, top : top + patch, left : left + patch], int(turn)))
             s = self.scale
             highs.append(_turn(high[:, s * top : s * (top + patch), s * left : s * (left + patch)], int(turn)))

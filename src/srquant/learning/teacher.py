@@ -24,7 +24,7 @@ class Teacher:
         """For the patches of these numbers, stacked in ``images``."""
         if self._room is None:
             return self._run(images)
-        found = [self._of(index, images[place : place + 1]) for place, index in enumerate(indices)]
+        found = [self._of(index, images[number : number + 1]) for number, index in enumerate(indices)]
         features = {name: torch.cat([row.features[name] for row in found]) for name in found[0].features}
         return Outputs(torch.cat([row.images for row in found]), features)
 

@@ -83,8 +83,8 @@ class PLQ(Method):
 
     def measure(self, rows: Tensor) -> Bounds:
         """MinMaxRange, and the percentile of the magnitude."""
-        place = quantile(rows, self.quantile, magnitude=self.breakpoint == "magnitude")
-        return {**MinMaxRange()(rows), "breakpoint": place.abs()}
+        found = quantile(rows, self.quantile, magnitude=self.breakpoint == "magnitude")
+        return {**MinMaxRange()(rows), "breakpoint": found.abs()}
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         """The quantizer of averaged bounds."""
@@ -145,13 +145,13 @@ class OAPTQ(PLQ):
         """u_w; l and u; bp: those that there are, in this order."""
         kinds: dict[str, dict[str, nn.Parameter]] = {"weights": {}, "ranges": {}, "breakpoints": {}}
         for layer_name, layer in layers.items():
-            for side, quantizer in layer.quantizers().items():
+            for operand, quantizer in layer.quantizers().items():
                 for name, bound in quantizer.named_parameters():
                     kind = "breakpoints" if name == "breakpoint" else "ranges"
                     if kind == "breakpoints" and not getattr(quantizer, "bent", True):
                         continue
-                    kind = "weights" if side == "right" and isinstance(layer.right, LearnableWeight) else kind
-                    kinds[kind][f"{layer_name}.{side}.{name}"] = bound
+                    kind = "weights" if operand == "right" and isinstance(layer.right, LearnableWeight) else kind
+                    kinds[kind][f"{layer_name}.{operand}.{name}"] = bound
         relative = self.learning == "relative"
         return tuple(Stage(name, (Group(bounds, relative),)) for name, bounds in kinds.items() if bounds)
 

@@ -126,7 +126,7 @@ class SRQuant(Method):
             return {}
         offsets = image_offsets(plan, calibration)
         return {
-            (name, 0): {
+            (name, "left"): {
                 "lower": offset.new_zeros(()),
                 "upper": offset.new_full((), plan.network.value_range),
                 "offset": offset,
@@ -151,13 +151,13 @@ class SRQuant(Method):
         weights: list[Group] = []
         biases: list[Group] = []
         for name, layer in layers.items():
-            for side, quantizer in layer.quantizers().items():
+            for operand, quantizer in layer.quantizers().items():
                 if isinstance(quantizer, ShiftedUniform) or (
                     isinstance(quantizer, NonUniform) and quantizer.bits > _FEW
                 ):
                     continue  # an image's bytes, or levels so many that each hardly matters
                 learned = {bound: value for bound, value in quantizer.named_parameters() if bound != "shift"}
-                bounds |= {f"{name}.{side}.{bound}": value for bound, value in learned.items()}
+                bounds |= {f"{name}.{operand}.{bound}": value for bound, value in learned.items()}
             if isinstance(layer.right, LearnableWeight) and self.weight_rate:
                 weight = layer.right.weight
                 size = float(weight.detach().abs().mean())
@@ -176,8 +176,10 @@ def _aligned(observed: Observed, plan: Plan) -> Observed:
     """Shifts in the shape in which they are subtracted: a convolution's channels come before height and width."""
     kinds = {target.multiplication.name: target.multiplication.kind for target in plan.targets}
     return {
-        (name, place): {**bounds, "shift": kinds[name].along_channels(bounds["shift"])} if "shift" in bounds else bounds
-        for (name, place), bounds in observed.items()
+        (name, operand): {**bounds, "shift": kinds[name].along_channels(bounds["shift"])}
+        if "shift" in bounds
+        else bounds
+        for (name, operand), bounds in observed.items()
     }
 
 

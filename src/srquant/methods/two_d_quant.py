@@ -142,8 +142,8 @@ class TwoDQuant(DOBI):
         """All bounds at once."""
         bounds: dict[str, nn.Parameter] = {}
         for name, layer in layers.items():
-            for side, quantizer in layer.quantizers().items():
-                bounds |= {f"{name}.{side}.{bound}": value for bound, value in quantizer.named_parameters()}
+            for operand, quantizer in layer.quantizers().items():
+                bounds |= {f"{name}.{operand}.{bound}": value for bound, value in quantizer.named_parameters()}
         return Stage("bounds", (Group(bounds, relative=self.learning == "relative"),))
 
 

@@ -65,7 +65,7 @@ class QuantLayer(nn.Module):
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
     def quantizers(self) -> dict[str, Quantizer]:
-        """Its two quantizers, by side: ``left`` and ``right``."""
+        """Its two quantizers, by operand: ``left`` and ``right``."""
         right = self.right if isinstance(self.right, Quantizer) else self.right.quantizer
         return {"left": self.left, "right": right}
 

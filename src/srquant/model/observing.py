@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ _UNLIKE = 0.03
 """Mean squared error, 15 dB; a working network is above 25 dB, also on noise."""
 
 
-Observer = Callable[[str, int, Tensor], None]
-"""Takes a multiplication's name, the operand (0 left, 1 right) and the operand's value."""
+Operand = Literal["left", "right"]
+OPERANDS: tuple[Operand, Operand] = ("left", "right")
+Observer = Callable[[str, Operand, Tensor], None]
+"""Takes a multiplication's name, the operand and its values."""
 
 
 def observe(
@@ -42,14 +45,14 @@ def observe(
     """
 
     def show(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
-        for place, operand in enumerate(operands):
-            if not operand.numel():
-                side = network.probe().shape[-1]
+        for operand, values in zip(OPERANDS, operands, strict=False):
+            if not values.numel():
+                size = network.probe().shape[-1]
                 raise NetworkError(
                     f"an operand of {name} has no elements on images of this size, though it has some at "
-                    f"{side}x{side}; leave it float: layers={name}=float"
+                    f"{size}x{size}; leave it float: layers={name}=float"
                 )
-            observer(name, place, operand)
+            observer(name, operand, values)
 
     def gave(name: str, _module: nn.Module, _operands: object, output: Tensor) -> None:
         if outputs is not None:

@@ -229,9 +229,9 @@ def _rebuild(
             raise ValueError(f"the index gives {stored.name} no right operand")
     state = dict(floats)
     for stored in index.layers:
-        side = right[stored.name]
-        if isinstance(side, CodedWeight):
-            state[f"{stored.name}.weight"] = turned(side(), stored.inputs_first)
+        operand = right[stored.name]
+        if isinstance(operand, CodedWeight):
+            state[f"{stored.name}.weight"] = turned(operand(), stored.inputs_first)
         for end in ("weight", "bias"):
             if (key := f"{stored.name}.{end}") in state:
                 state |= {f"{other}.{end}": state[key] for other in stored.also}

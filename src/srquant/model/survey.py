@@ -74,8 +74,8 @@ def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
             Multiplication(name, kind, edges.role(name), work, _count_weights(kind, module), origins)
         )
     if not watched.multiply_adds:
-        side = network.probe().shape[-1]
-        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {side}x{side}")
+        size = network.probe().shape[-1]
+        raise NetworkError(f"{network.name}: not one multiplication ran on an image of {size}x{size}")
     return Survey(tuple(multiplications), watched.multiply_adds / watched.pixels, tuple(empty))
 
 

@@ -93,8 +93,8 @@ class SRNetwork(nn.Module):
         """A small image of noise, ``1 3 h h`` in the network's value range: 48 pixels, or the next multiple of the
         alignment. It is always the same.
         """
-        side = _PROBE + -_PROBE % self.alignment
-        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        size = _PROBE + -_PROBE % self.alignment
+        noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
         device = next(self.parameters()).device
         return noise.to(device, memory_format=torch.channels_last) * self.value_range
 

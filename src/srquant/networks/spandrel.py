@@ -50,7 +50,7 @@ class SpandrelNetwork(UndescribedNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        padded = [max(side + -side % self.alignment, self.smallest) for side in (height, width)]
+        padded = [max(size + -size % self.alignment, self.smallest) for size in (height, width)]
         if self.square:
             padded = [max(padded)] * 2
         output = self._call(self.network, pad_to_size(images, *padded))

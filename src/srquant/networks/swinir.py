@@ -53,17 +53,17 @@ class Order:
     """An order of some images' tokens.
 
     Args:
-        place: Where in the images, counted row by row, each token comes from.
-        rank: Where in this order the token of each place is.
+        pixel: Which pixel of the images, counted row by row, each token is of.
+        rank: Where in this order the token of each pixel is.
     """
 
-    place: Tensor
+    pixel: Tensor
     rank: Tensor
 
     @classmethod
-    def of(cls, place: Tensor, images: int) -> Order:
-        """The order that takes tokens from these places of each image."""
-        every = torch.arange(images, device=place.device)[:, None] * place.numel() + place.flatten()
+    def of(cls, pixel: Tensor, images: int) -> Order:
+        """The order that takes the tokens of these pixels of each image."""
+        every = torch.arange(images, device=pixel.device)[:, None] * pixel.numel() + pixel.flatten()
         return cls(every.flatten(), every.flatten().argsort())
 
 
@@ -90,17 +90,17 @@ class Windows:
     def of(cls, features: Tensor, window: int) -> Windows:
         """For features n c h w, with h and w multiples of the window."""
         images, _, height, width = features.shape
-        place = torch.arange(height * width, device=features.device).view(height, width)
+        pixel = torch.arange(height * width, device=features.device).view(height, width)
         row, column = _regions(height, window, features.device), _regions(width, window, features.device)
         region = _split_windows(3 * row[:, None] + column[None, :], window)
-        shifted = _split_windows(place.roll((-(window // 2), -(window // 2)), (0, 1)), window)
+        shifted = _split_windows(pixel.roll((-(window // 2), -(window // 2)), (0, 1)), window)
         # A window's last token says which regions meet in it.
         sorting = region[:, -1].argsort(stable=True)
         region, shifted = region[sorting], shifted[sorting]
         different = region[:, None, :] != region[:, :, None]
         return cls(
-            image=Order.of(place, images),
-            straight=Order.of(_split_windows(place, window), images),
+            image=Order.of(pixel, images),
+            straight=Order.of(_split_windows(pixel, window), images),
             shifted=Order.of(shifted, images),
             mask=different.unsqueeze(1).to(features.dtype) * _MASKED,
         )
@@ -350,13 +350,13 @@ def _split_windows(x: Tensor, window: int) -> Tensor:
 
 
 def _regions(size: int, window: int, device: torch.device) -> Tensor:
-    place = torch.arange(size, device=device)
-    return (place >= size - window).long() + (place >= size - window // 2).long()
+    pixel = torch.arange(size, device=device)
+    return (pixel >= size - window).long() + (pixel >= size - window // 2).long()
 
 
 def reorder(x: Tensor, before: Order, after: Order) -> Tensor:
     """Tokens, rows of a matrix, in another order."""
-    return x if before is after else cast(Tensor, _Reorder.apply(x, before.rank[after.place], after.rank[before.place]))
+    return x if before is after else cast(Tensor, _Reorder.apply(x, before.rank[after.pixel], after.rank[before.pixel]))
 
 
 class _Reorder(torch.autograd.Function):

@@ -20,7 +20,7 @@ from srquant.support.errors import OutputError
 
 _ABANDONED = 24 * 3600
 """Seconds without a change after which a temporary file is taken for abandoned, whoever wrote it."""
-_NAME = re.compile(r"\.srquant-(?P<place>[0-9a-f]{8})-(?P<process>\d+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
+_NAME = re.compile(r"\.srquant-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
 _RUN = secrets.token_hex(4)
 """Tells this process from an earlier one of the same number."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -81,7 +81,7 @@ def require_writable(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """A new name beside ``path``, hidden, that says who writes there."""
-    return path.with_name(f".srquant-{_place()}-{os.getpid()}-{_RUN}-{secrets.token_hex(4)}{path.suffix}")
+    return path.with_name(f".srquant-{_machine()}-{os.getpid()}-{_RUN}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -98,7 +98,7 @@ def _is_abandoned(name: re.Match[str], changed: float) -> bool:
     """Whether a temporary file of this name, last changed at this time, is written by nobody any more."""
     if time.time() - changed > _ABANDONED:
         return True
-    if name["place"] != _place():
+    if name["machine"] != _machine():
         return False  # on a shared disk; who runs on the other machine is unknown here
     process = int(name["process"])
     return name["run"] != _RUN if process == os.getpid() else not _runs(process)
@@ -117,7 +117,7 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _place() -> str:
+def _machine() -> str:
     """Where process numbers have one meaning: the machine, and inside it the container."""
     container = Path("/proc/self/ns/pid")
     inside = container.readlink() if container.is_symlink() else ""
@@ -143,8 +143,8 @@ def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> No
             continue
         if same_file(output, source):
             raise OutputError(f"cannot write {output}: it is {source}, which is read; choose another name")
-        places = output.resolve().parents if below else (output.resolve().parent,)
-        if output.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in places:
+        folders = output.resolve().parents if below else (output.resolve().parent,)
+        if output.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in folders:
             raise OutputError(
                 f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
                 f"run; choose another folder"
@@ -158,8 +158,8 @@ def require_outside(output: Path, source: Path) -> None:
         OutputError: The output folder is the source, or lies in it.
     """
     if same_file(output, source) or source.resolve() in output.resolve().parents:
-        place = "is the input folder itself" if same_file(output, source) else f"lies in the input folder {source}"
-        raise OutputError(f"cannot write into {output}: it {place}; choose another folder")
+        where = "is the input folder itself" if same_file(output, source) else f"lies in the input folder {source}"
+        raise OutputError(f"cannot write into {output}: it {where}; choose another folder")
 
 
 def same_file(one: Path, other: Path) -> bool:

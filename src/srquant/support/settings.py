@@ -1,4 +1,4 @@
-"""Frozen dataclasses as the only configuration, and the one place where their fields are checked.
+"""Frozen dataclasses as the only configuration, and the one file where their fields are checked.
 
 The rules stand beside the fields, as pydantic writes them: ``rate: Annotated[float, Field(gt=0, le=1)]``. They hold
 wherever a value comes from: Python (:class:`Checked`), a text such as ``finetuning.epochs=3`` (:func:`override`), or
@@ -200,12 +200,12 @@ def _explained(
 ) -> ArgumentError:
     """The first thing that pydantic found, in a line of our own."""
     found = error.errors(include_url=False)[0]
-    place: Sequence[str | int] = found["loc"]
-    full = ".".join([*([name] if name else []), *map(str, place)])
-    known, rule = _look_up(kind, place)
+    location: Sequence[str | int] = found["loc"]
+    full = ".".join([*([name] if name else []), *map(str, location)])
+    known, rule = _look_up(kind, location)
     cause = found.get("ctx", {}).get("error")
     if found["type"] == "unexpected_keyword_argument":
-        prefix = full[: len(full) - len(str(place[-1]))]
+        prefix = full[: len(full) - len(str(location[-1]))]
         return UnknownNameError("field", full, [prefix + field for field in known])
     if isinstance(cause, ArgumentError):
         return cause
@@ -220,17 +220,17 @@ def _explained(
     return ArgumentError(f"{shown} {text}".replace("\n", " "))
 
 
-def _look_up(kind: Any, place: Sequence[str | int]) -> tuple[Iterable[str], Any]:
-    """The fields around a place in a type, and the type, with its rules, at that place."""
+def _look_up(kind: Any, location: Sequence[str | int]) -> tuple[Iterable[str], Any]:
+    """The fields around a location in a type, and the type, with its rules, at that location."""
     known: Iterable[str] = ()
-    for step in place:
+    for key in location:
         bare = _bare(_some(kind))
         if dataclasses.is_dataclass(bare):
             known = {_keys(cast(type, bare))[name]: hint for name, hint in _hints(cast(type, bare)).items()}
-            kind = known.get(str(step), object)
+            kind = known.get(str(key), object)
         else:  # a tuple's items, or a dictionary's values
             inner = [item for item in get_args(bare) if item is not ...] or [object]
-            kind = inner[min(step, len(inner) - 1)] if isinstance(step, int) else inner[-1]
+            kind = inner[min(key, len(inner) - 1)] if isinstance(key, int) else inner[-1]
     return known, _some(kind)
 
 

@@ -222,12 +222,12 @@ def dobi_slowly(v: torch.Tensor, b: int, one_sided: bool, K: int = 100) -> tuple
 def test_bound_search_chooses_what_the_paper_loops_to(kind: str, bits: int) -> None:
     x = torch.randn(2, 3000)
     rows = {"normal": x, "heavy": x**3, "gelu": torch.nn.functional.gelu(x), "softmax": (4 * x).softmax(1)}[kind]
-    for sides, one_sided in (("both", False), ("upper", True), ("auto", kind == "softmax")):
-        found = BoundSearch(bits, sides)(rows)
+    for ends, one_sided in (("both", False), ("upper", True), ("auto", kind == "softmax")):
+        found = BoundSearch(bits, ends)(rows)
         for number, row in enumerate(rows):
             lower, upper = dobi_slowly(row, bits, one_sided)
-            assert float(found["lower"][number]) == pytest.approx(lower, rel=1e-5, abs=1e-6), sides
-            assert float(found["upper"][number]) == pytest.approx(upper, rel=1e-5, abs=1e-6), sides
+            assert float(found["lower"][number]) == pytest.approx(lower, rel=1e-5, abs=1e-6), ends
+            assert float(found["upper"][number]) == pytest.approx(upper, rel=1e-5, abs=1e-6), ends
 
 
 def test_one_side_moves_in_a_one_sided_search() -> None:

@@ -66,10 +66,10 @@ def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: Q
     for target in plan.targets:
         name = target.multiplication.name
         module, kind = plan.network.get_submodule(name), target.multiplication.kind
-        left = quantizer_of(target.activation_bits, observed[name, 0])
+        left = quantizer_of(target.activation_bits, observed[name, "left"])
         weight = kind.weight_of(module)
         if weight is None:
-            right = quantizer_of(target.activation_bits, observed[name, 1])
+            right = quantizer_of(target.activation_bits, observed[name, "right"])
         else:
             right = LearnableWeight(weight, weight_quantizer(weight, target.weight_bits, method.weights, method.grid))
         layers[name] = QuantLayer(kind.product_of(module), left, right, kind.bias_of(module))

@@ -12,7 +12,7 @@ from srquant.images.calibration import Calibration
 from srquant.methods.base import Method
 from srquant.methods.pipeline.plan import Plan
 from srquant.model.multiplications import flat
-from srquant.model.observing import observe, require_finite
+from srquant.model.observing import OPERANDS, Operand, observe, require_finite
 from srquant.quantizers.numerics.sorted_values import subsample
 from srquant.quantizers.ranges import MinMaxRange, OfChannels, Range
 from srquant.support.progress import track
@@ -26,8 +26,8 @@ class RangeOf(Protocol):
         ...
 
 
-Observed = dict[tuple[str, int], dict[str, Tensor]]
-"""Bounds, shape ``()``, of each operand: multiplication name and 0 (left) or 1 (right)."""
+Observed = dict[tuple[str, Operand], dict[str, Tensor]]
+"""Bounds, shape ``()``, by the multiplication's name and the operand."""
 
 
 def observe_ranges(
@@ -53,12 +53,12 @@ def observe_ranges(
     kinds = {target.multiplication.name: target.multiplication.kind for target in plan.targets}
     averages: Observed = {}
 
-    def look(name: str, place: int, operand: Tensor) -> None:
-        rows = kinds[name].by_channel(operand) if isinstance(ranges[name], OfChannels) else flat(operand)
+    def look(name: str, operand: Operand, values: Tensor) -> None:
+        rows = kinds[name].by_channel(values) if isinstance(ranges[name], OfChannels) else flat(values)
         measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
         require_finite(name, measured.values())
-        old = averages.get((name, place), measured)
-        averages[name, place] = {
+        old = averages.get((name, operand), measured)
+        averages[name, operand] = {
             bound: torch.lerp(value, old[bound], settings.ema_decay) for bound, value in measured.items()
         }
 
@@ -91,16 +91,16 @@ def observe_at_once(
         range_of: The range to measure.
         samples: Values of an operand that are enough.
     """
-    pieces: dict[tuple[str, int], list[Tensor]] = {}
+    pieces: dict[tuple[str, Operand], list[Tensor]] = {}
     part = 0
 
-    def look(name: str, place: int, operand: Tensor) -> None:
-        row = flat(operand)
+    def look(name: str, operand: Operand, values: Tensor) -> None:
+        row = flat(values)
         extremes = list(MinMaxRange()(row).values())
         require_finite(name, extremes)
         kept = subsample(row, max(samples * part // len(calibration), 1))
         ends = extremes if kept.shape[1] < row.shape[1] else []
-        pieces.setdefault((name, place), []).append(torch.cat((kept[0], *ends)))
+        pieces.setdefault((name, operand), []).append(torch.cat((kept[0], *ends)))
 
     def batches() -> Iterator[Tensor]:
         nonlocal part
@@ -111,8 +111,8 @@ def observe_at_once(
     observe(plan.network, plan.names, track(batches(), "Calibrating", -(-len(calibration) // batch)), look)
     observed: Observed = {}
     for target in plan.targets:
-        for place, origin in enumerate(target.multiplication.origins):
-            rows = torch.cat(pieces.pop((target.multiplication.name, place)))[None]
+        for operand, origin in zip(OPERANDS, target.multiplication.origins, strict=False):
+            rows = torch.cat(pieces.pop((target.multiplication.name, operand)))[None]
             bounds = range_of(target.activation_bits, origin)(rows)
-            observed[target.multiplication.name, place] = {name: value[0] for name, value in bounds.items()}
+            observed[target.multiplication.name, operand] = {name: value[0] for name, value in bounds.items()}
     return observed

@@ -29,7 +29,7 @@ _SHARE = 1 << 18
 _HALVES = 1 << 16
 """Upper halves of float32 numbers."""
 _ORDER = np.concatenate((np.arange(_HALVES // 2, _HALVES), np.arange(_HALVES // 2)[::-1]))
-"""The place of each among all of them, by the size of the numbers."""
+"""The rank of each among all of them."""
 
 Values = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from srquant.quantizers.ranges.base import Bounds
 from srquant.quantizers.ranges.least_squares import uniform_errors
 from srquant.quantizers.ranges.min_max import MinMaxRange
 
-Sides = Literal["both", "upper", "auto"]
+Ends = Literal["both", "upper", "auto"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class BoundSearch:
 
     Args:
         bits: Of the uniform quantizer.
-        sides: Which ends move.
+        ends: Which ends move.
         candidates: K.
         samples: Values of a row that are enough; longer rows are thinned. The extremes are those of the whole row.
     """
 
     bits: int
-    sides: Sides = "both"
+    ends: Ends = "both"
     candidates: int = 100
     samples: int = 1 << 18
 
@@ -48,7 +48,7 @@ class BoundSearch:
         ordered = SortedValues(subsample(rows, self.samples))
         fractions = torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / self.candidates
         shrink = (upper - lower)[:, None] * fractions
-        fixed = lower >= 0 if self.sides == "auto" else torch.full_like(lower, self.sides == "upper", dtype=torch.bool)
+        fixed = lower >= 0 if self.ends == "auto" else torch.full_like(lower, self.ends == "upper", dtype=torch.bool)
         below = torch.where(fixed[:, None], 0, shrink / 2)
         lows, highs = lower[:, None] + below, upper[:, None] - (shrink - below)
         pick = uniform_errors(ordered, lows, highs, self.bits).argmin(1, keepdim=True)

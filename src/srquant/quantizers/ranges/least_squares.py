@@ -18,9 +18,9 @@ from srquant.quantizers.ranges.min_max import MinMaxRange
 class LeastSquares:
     """The bounds of the uniform quantizer with the least squared error on the values.
 
-    Both ends are scaled towards zero (towards the end nearer to zero, where all values have one sign). A coarse grid of
-    pairs of factors is searched first; then each end alone, in turn, among all factors, until nothing improves. Every
-    candidate's error is exact on the values looked at.
+    Both ends are scaled towards zero (towards the end nearer to zero, where all values have one sign). Some pairs
+    of factors, evenly chosen, are tried first; then each end alone, in turn, with all factors, until nothing improves.
+    Every candidate's error is exact on the values looked at.
 
     Source: the MSE row of OAPTQ, which names no search; this is the usual one over clipping factors.
 
@@ -76,9 +76,9 @@ class LeastSquares:
             errors = ordered.squared_error(grid_levels(uniform_knots(lows, highs, steps), steps))
         else:
             errors = uniform_errors(ordered, lows, highs, self.bits)
-        least, place = errors.min(1)
+        least, index = errors.min(1)
         better = least < error
-        pick = place[:, None]
+        pick = index[:, None]
         return (
             torch.where(better, lows.gather(1, pick)[:, 0], low),
             torch.where(better, highs.gather(1, pick)[:, 0], high),

@@ -88,8 +88,8 @@ def _ranked_in_tail(values: NDArray[np.float32], low: int, high: int, *, upper: 
     sample = np.sort(values[:: count // _SAMPLE])
     outside = (count - 1 - low if upper else high) / count  # part of the values that lie further out
     margin = 6 * math.sqrt(outside * (1 - outside) / len(sample)) + 4 / len(sample)
-    place = min(int((outside + margin) * len(sample)), len(sample) - 1)
-    start = sample[-1 - place] if upper else sample[place]
+    index = min(int((outside + margin) * len(sample)), len(sample) - 1)
+    start = sample[-1 - index] if upper else sample[index]
     if start == (values.max() if upper else values.min()):  # as zero is after a ReLU: all of the tail is this value
         further = count - high if upper else low + 1
         enough = np.count_nonzero(values == start) >= further + (high - low)

@@ -58,10 +58,10 @@ class PiecewiseSearch:
         best, error = self._best(ordered, coarse, best, error)
         for _ in range(_ROUNDS):
             before = error
-            for place in (2, 1, 0):
-                tries = torch.cat((widest[place][:, None] * fractions, best[place][:, None] * near), 1)
+            for bound in (2, 1, 0):
+                tries = torch.cat((widest[bound][:, None] * fractions, best[bound][:, None] * near), 1)
                 trial = [value[:, None].expand_as(tries) for value in best]
-                trial[place] = tries
+                trial[bound] = tries
                 best, error = self._best(ordered, trial, best, error)
             if torch.equal(before, error):
                 break
@@ -72,9 +72,9 @@ class PiecewiseSearch:
     ) -> tuple[list[Tensor], Tensor]:
         """The best of the candidates, each ``r c``, and what was best before."""
         errors = ordered.squared_error(self.levels(trial[0], trial[1], trial[2]))
-        least, place = errors.min(1)
+        least, index = errors.min(1)
         better = least < error
-        chosen = [value.gather(1, place[:, None])[:, 0] for value in trial]
+        chosen = [value.gather(1, index[:, None])[:, 0] for value in trial]
         return (
             [torch.where(better, new, old) for new, old in zip(chosen, best, strict=True)],
             torch.where(better, least, error.to(least.dtype)),
