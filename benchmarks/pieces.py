@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant.learning.feature_distance import normalised_distance
 from srquant.quantizers.numerics import rounding
-from srquant.quantizers.numerics.grid import Steps, grid_levels
+from srquant.quantizers.numerics.grid import Intervals, grid_levels
 from srquant.quantizers.numerics.rounding import quantize
 from srquant.quantizers.numerics.sorted_values import SortedValues
 from srquant.quantizers.ranges import quantile
@@ -25,7 +25,7 @@ from srquant.support import compiled
 from srquant.support.memory import keep_freed_memory
 from srquant.support.tensors import channels_last
 
-KNOTS, STEPS = torch.tensor([-6.0, -1.0, 1.0, 5.0]), (4, 7, 4)
+KNOTS, INTERVALS = torch.tensor([-6.0, -1.0, 1.0, 5.0]), (4, 7, 4)
 LEVELS = torch.linspace(-1.6, 1.6, 256) ** 3
 
 FORWARD = """
@@ -49,7 +49,7 @@ print(min(seconds[1:]))
 def by_segments(x: Tensor) -> Tensor:
     """The piecewise-linear quantizer as one would write it: each segment quantized, the right one picked."""
     result = torch.zeros_like(x)
-    for i, count in enumerate(STEPS):
+    for i, count in enumerate(INTERVALS):
         a, b = KNOTS[i], KNOTS[i + 1]
         value = ((x.clamp(a, b) - a) / (b - a) * count).round() * (b - a) / count + a
         result = torch.where((x >= a) & (x < b) if i < 2 else x >= a, value, result)
@@ -75,9 +75,11 @@ def uncompiled(work: Callable[[], object]) -> Callable[[], object]:
     return without(work, compiled, "_load", lambda kernels: None)
 
 
-def learn_quantizer(x: Tensor, slope: Tensor, knots: Tensor = KNOTS, steps: Steps = STEPS) -> Callable[[], None]:
+def learn_quantizer(
+    x: Tensor, slope: Tensor, knots: Tensor = KNOTS, intervals: Intervals = INTERVALS
+) -> Callable[[], None]:
     knots = knots.clone().requires_grad_()
-    return lambda: quantize(x, knots, steps).backward(slope)
+    return lambda: quantize(x, knots, intervals).backward(slope)
 
 
 def learn_features(student: Tensor, teacher: Tensor) -> Callable[[], None]:
@@ -107,12 +109,12 @@ def main() -> None:
             compare(
                 "piecewise-linear quantizer, 2.4 M values: by segments, by bends, in place",
                 lambda: by_segments(small),
-                lambda: quantize(small, KNOTS, STEPS),
+                lambda: quantize(small, KNOTS, INTERVALS),
             ),
             compare(
                 "the same on 37.7 M values: at once, in pieces",
-                without(lambda: quantize(large, KNOTS, STEPS), rounding, "_PIECE", 1 << 62),
-                lambda: quantize(large, KNOTS, STEPS),
+                without(lambda: quantize(large, KNOTS, INTERVALS), rounding, "_PIECE", 1 << 62),
+                lambda: quantize(large, KNOTS, INTERVALS),
             ),
             compare(
                 "64-channel 3×3 convolution at 160×90: contiguous, channels last",

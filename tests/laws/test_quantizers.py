@@ -107,7 +107,9 @@ def test_laws(kind: str, bits: int, shape: str) -> None:
     assert bool((codes[order].diff() >= 0).all()), "codes rise with values"
     levels = quantizer.levels()
     inside = x.clamp(levels[0], levels[-1])
-    assert bool(((values - inside).abs() <= levels.diff().max() * 0.5001 + 1e-5 * x.abs()).all()), "half a step at most"
+    assert bool(((values - inside).abs() <= levels.diff().max() * 0.5001 + 1e-5 * x.abs()).all()), (
+        "half an interval at most"
+    )
 
 
 @pytest.mark.parametrize("shape", [name for name in SHAPES if name not in ("empty", "huge", "tiny")])
@@ -140,7 +142,7 @@ def test_terms_add_up_to_the_values(kind: str, bits: int, shape: str) -> None:
     quantizer = make(kind, bits, x)
     codes = quantizer.codes(x)
     terms = quantizer.terms(codes)
-    assert len(terms) <= 1 + len(quantizer.steps)
+    assert len(terms) <= 1 + len(quantizer.intervals)
     assert all(term.integers.dtype == torch.int64 and term.integers.shape == x.shape for term in terms)
     total = sum(term.values() for term in terms)
     reach = quantizer.levels().abs().max()

@@ -210,7 +210,7 @@ def test_learning_stays_on_the_int8_grid(kind: type, bits: int, tiny: Model, pat
             grid = quantizer.integer_grid()
             assert grid is not None
             assert grid.high - grid.low <= 255
-            codes = torch.arange(1 + sum(quantizer.steps)).expand(*quantizer.knots().shape[:-1], -1)
+            codes = torch.arange(1 + sum(quantizer.intervals)).expand(*quantizer.knots().shape[:-1], -1)
             scale = grid.scale[..., None] if grid.scale.ndim else grid.scale
             assert torch.equal(quantizer.decode(codes), grid.integers(codes) * scale)
             moved += not torch.equal(quantizer.upper, start[f"{name}.{side}.upper"]) if side == "left" else 0

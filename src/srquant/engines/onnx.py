@@ -10,10 +10,9 @@ with the image, with their own offsets, OpenVINO makes no integer product, and s
 
 Which models fit. An operand must lie on integers (:func:`srquant.quantizers.numerics.integers.integer_grid`), at most
 256 neighbouring ones, zero among them: the engine's zero point is an integer, and zero padding inserts an exact 0. Free
-bounds do not give that, not even uniform ones, whose zero point is ``−l / step``, and neither do symmetric weights of 8
-bits, whose levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than a
-step. The other way out, a padded tensor of ones for the offset, would need a second
-convolution.
+bounds do not give that, not even uniform ones, whose zero point is ``−l / scale``, and neither do symmetric weights of
+8 bits, whose levels are half-integers. The remedy is ``grid=int8`` when quantizing, which moves bounds by less than an
+interval. The other way out, a padded tensor of ones for the offset, would need a second convolution.
 
 A piecewise-linear grid on integers is rounded before the quantization, which then finds nothing left to round. As its
 levels are not equally far apart, values are bent at the knots until they are, rounded, clipped and bent back::
@@ -21,7 +20,7 @@ levels are not equally far apart, values are bent at the knots until they are, r
     t = (x / scale − K_d) / r_d;   above: t ← p − leaky(p − t);   below: t ← p + leaky(t − p);   round, clip, and back
 
 with d the dense segment, K_d its first knot, r_i the integers between neighbouring levels of segment i, and p a knot's
-position counted in levels; ``leaky`` has the slope r_i / r_i+1 where it is negative. Every step takes one value and
+position counted in levels; ``leaky`` has the slope r_i / r_i+1 where it is negative. Every operator takes one value and
 gives one, so OpenVINO computes all of them in the convolution before. (A sum over segments, each clipped and rounded,
 needs the value several times and is a pass over memory of its own; a table of levels is slower still.)
 """
@@ -400,22 +399,22 @@ def _piecewise(w: Writer, x: Value, grid: IntegerGrid) -> str:
     knots, strides = ([int(number) for number in numbers] for numbers in (grid.knots, grid.strides))
     dense = strides.index(min(strides))
     unit = float(grid.scale) * strides[dense]
-    bends = list(_bends(strides, grid.steps, dense))
+    bends = list(_bends(strides, grid.intervals, dense))
     line = Line(w, x, 1 / unit, -knots[dense] / strides[dense])
     for bend in bends:
         line = line.bent(*bend)
-    line = line.rounded(-sum(grid.steps[:dense]), sum(grid.steps[dense:]))
+    line = line.rounded(-sum(grid.intervals[:dense]), sum(grid.intervals[dense:]))
     for sign, position, slope in reversed(bends):
         line = line.bent(sign, position, 1 / slope)
     return replace(line, factor=line.factor * unit, offset=line.offset * unit + float(grid.scale) * knots[dense]).name()
 
 
-def _bends(strides: Sequence[int], steps: Sequence[int], dense: int) -> Iterator[tuple[int, int, float]]:
+def _bends(strides: Sequence[int], intervals: Sequence[int], dense: int) -> Iterator[tuple[int, int, float]]:
     """Where segments meet, from the dense one outwards: the side that stays, the position, the slope of the other."""
     for i in range(dense + 1, len(strides)):
-        yield -1, sum(steps[dense:i]), strides[i - 1] / strides[i]
+        yield -1, sum(intervals[dense:i]), strides[i - 1] / strides[i]
     for i in range(dense, 0, -1):
-        yield 1, -sum(steps[i:dense]), strides[i] / strides[i - 1]
+        yield 1, -sum(intervals[i:dense]), strides[i] / strides[i - 1]
 
 
 @dataclass(frozen=True)

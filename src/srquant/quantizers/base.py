@@ -56,8 +56,8 @@ class Quantizer(nn.Module):
     name: ClassVar[str]
     """Name in files."""
     bits: int
-    steps: grid.Steps
-    """Steps of each segment of the grid; at most 2^bits - 1 in all."""
+    intervals: grid.Intervals
+    """Intervals of each segment of the grid, between neighbouring levels; at most 2^bits - 1 in all."""
     axis: int = 0
     """Of the values, along which bounds of shape ``(c,)`` lie."""
 
@@ -85,34 +85,34 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Values of the nearest levels; shape, dtype and memory format of ``x``."""
         knots = self.knots()
-        return self._along_axis(x, lambda moved: rounding.quantize(moved, knots, self.steps))
+        return self._along_axis(x, lambda moved: rounding.quantize(moved, knots, self.intervals))
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes in [0, 2^bits), int16."""
-        return self._along_axis(x, lambda moved: grid.grid_codes(moved, self.knots(), self.steps))
+        return self._along_axis(x, lambda moved: grid.grid_codes(moved, self.knots(), self.intervals))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of integer codes, float32."""
-        return self._along_axis(codes, lambda moved: grid.grid_values(moved, self.knots().detach(), self.steps))
+        return self._along_axis(codes, lambda moved: grid.grid_values(moved, self.knots().detach(), self.intervals))
 
     def levels(self) -> Tensor:
         """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
         knots = self.knots().detach()
-        codes = torch.arange(1 + sum(self.steps), device=knots.device)
-        return grid.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.steps)
+        codes = torch.arange(1 + sum(self.intervals), device=knots.device)
+        return grid.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.intervals)
 
     def terms(self, codes: Tensor) -> list[integers.Term]:
         """Codes as a sum of scales times integers, equal to :meth:`decode`; see
         :func:`srquant.quantizers.numerics.integers.terms`.
         """
-        found = integers.terms(codes.movedim(self.axis, 0) if self.axis else codes, self.knots(), self.steps)
+        found = integers.terms(codes.movedim(self.axis, 0) if self.axis else codes, self.knots(), self.intervals)
         if not self.axis:
             return found
         return [replace(term, integers=term.integers.movedim(0, self.axis), axis=self.axis) for term in found]
 
     def integer_grid(self) -> integers.IntegerGrid | None:
         """The integers its levels are multiples of, or None if they are not."""
-        found = integers.integer_grid(self.knots(), self.steps)
+        found = integers.integer_grid(self.knots(), self.intervals)
         return found if found is None else replace(found, axis=self.axis)
 
     def _along_axis(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:

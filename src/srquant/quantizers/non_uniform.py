@@ -13,8 +13,8 @@ class NonUniform(Quantizer):
     """Up to 2^b levels without a formula, each a parameter; a value goes to the nearest.
 
     The scalar quantizer of least squared error has this form (Lloyd 1982, Max 1960; see
-    :class:`~srquant.quantizers.ranges.LloydMax`). As a grid it is 2^b − 1 segments of one step, the levels its knots;
-    gradients follow from that (:func:`~srquant.quantizers.numerics.rounding.quantize`).
+    :class:`~srquant.quantizers.ranges.LloydMax`). As a grid it is 2^b − 1 segments of one interval, the levels its
+    knots; gradients follow from that (:func:`~srquant.quantizers.numerics.rounding.quantize`).
 
     Args:
         bits: b.
@@ -29,7 +29,7 @@ class NonUniform(Quantizer):
         if values.ndim != 1 or not 3 < len(values) <= 1 << bits:
             raise ArgumentError(f"values of shape {tuple(values.shape)}: a row of 4 to {1 << bits} is wanted")
         self.bits = bits
-        self.steps = (1,) * (len(values) - 1)
+        self.intervals = (1,) * (len(values) - 1)
         self.values = nn.Parameter(values.detach().clone())
 
     def knots(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The piecewise-linear quantizer (PLQ): fine steps for the many small values, coarse ones for the few outliers."""
+"""The piecewise-linear quantizer (PLQ): small intervals for the many small values, large ones for the few outliers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.quantizers.base import BITS, NARROWEST, Quantizer, check_bits, check_grid
-from srquant.quantizers.numerics.grid import Steps, grid_levels
+from srquant.quantizers.numerics.grid import Intervals, grid_levels
 from srquant.quantizers.numerics.integers import WIDTH, Grid, short, uniform_knots, whole
 from srquant.support.errors import ArgumentError
 
@@ -33,13 +33,13 @@ class PiecewiseLinear(Quantizer):
     2^b levels (``"none"``). Eq. 3 as printed is ``sides="both"``, whatever the range. Which case holds is decided once,
     by :func:`find_sides` at calibration, so that bounds can be learned without codes changing their meaning.
 
-    ``grid="int8"`` moves the levels onto whole multiples of the dense step, at most 256 neighbouring ones with zero
-    among them, so that a layer is one int8 product. With outliers on both sides the dense levels are
-    {−2^(b−2) … 2^(b−2) − 1}·step; on one side they start at the multiple nearest to the bound. The outliers of a side
-    stay equally far from each other, by a whole number of steps: the grid keeps its three segments and is as fast as
-    the free one, at the price of a range that is met to within half an outlier step for each outlier level; searching
-    and learning choose among such grids. Where breakpoint and range are too far apart for eight bits the step grows,
-    never is the range cut; at 8 bits nothing is left to choose and the grid is uniform.
+    ``grid="int8"`` moves the levels onto whole multiples of the dense interval, at most 256 neighbouring ones with zero
+    among them, so that a layer is one int8 product. With outliers on both sides the dense levels are {−2^(b−2) …
+    2^(b−2) − 1} times that; on one side they start at the multiple nearest to the bound. The outliers of a side stay
+    equally far from each other, by a whole number of intervals: the grid keeps its three segments and is as fast as the
+    free one, at the price of a range that is met to within half an outlier interval for each outlier level; searching
+    and learning choose among such grids. Where breakpoint and range are too far apart for eight bits the interval
+    grows, never is the range cut; at 8 bits nothing is left to choose and the grid is uniform.
 
     Source: OAPTQ §3.2, eq. 3. Differs: the paper does not speak of empty sides; see above. ``int8`` is ours.
     """
@@ -70,7 +70,7 @@ class PiecewiseLinear(Quantizer):
         self.sides: Sides = sides
         self.grid: Grid = grid
         self.axis = axis
-        self.steps = _steps(bits, form, sides)
+        self.intervals = _intervals(bits, form, sides)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
         self.breakpoint = nn.Parameter(breakpoint.detach().clone())
@@ -110,7 +110,7 @@ def find_sides(lower: Tensor, upper: Tensor, breakpoint: Tensor) -> Sides:
     return "upper" if above else ("lower" if below else "none")
 
 
-def _steps(bits: int, form: Form, sides: Sides) -> Steps:
+def _intervals(bits: int, form: Form, sides: Sides) -> Intervals:
     dense = (1 << (bits - 1)) - 1
     if sides == "none":
         return ((1 << bits) - 1,)
@@ -137,7 +137,7 @@ def _knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, s
 def _whole_knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, sides: Sides) -> Tensor:
     """Knots of the int8 grid, rounding straight through."""
     if sides == "none" or bits == BITS[-1]:
-        return uniform_knots(lower, upper, _steps(bits, "distinct", sides))
+        return uniform_knots(lower, upper, _intervals(bits, "distinct", sides))
     inner, below, above = _counts(bits, sides)
     low, high = (-lower).clamp(min=0), upper.clamp(min=0)
     dense = _between(dense, *_dense_limits(low, high, bits, sides))
@@ -159,13 +159,13 @@ def _whole_knots(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, sides: 
 
 
 def _counts(bits: int, sides: Sides) -> tuple[int, int, int]:
-    """Steps of the dense region, outlier levels below it, and above it."""
+    """Intervals of the dense region, outlier levels below it, and above it."""
     outliers = 1 << (bits - 2) if sides == "both" else 1 << (bits - 1)
     return (1 << (bits - 1)) - 1, outliers * (sides != "upper"), outliers * (sides != "lower")
 
 
 def _strides(bits: int, sides: Sides) -> tuple[int, int]:
-    """How many dense steps, at most, lie between outlier levels below and above, within eight bits."""
+    """How many dense intervals, at most, lie between outlier levels below and above, within eight bits."""
     inner, below, above = _counts(bits, sides)
     if sides == "both":
         return (128 - (inner + 1) // 2) // below, (127 - inner // 2) // above
@@ -174,7 +174,7 @@ def _strides(bits: int, sides: Sides) -> tuple[int, int]:
 
 
 def _dense_limits(low: Tensor, high: Tensor, bits: int, sides: Sides) -> tuple[Tensor, Tensor]:
-    """The breakpoints for which [−low, high] is met with the widest and with the narrowest outlier steps."""
+    """The breakpoints for which [−low, high] is met with the widest and with the narrowest outlier intervals."""
     inner, below, above = _counts(bits, sides)
     if sides == "both":
         zero = (inner + 1) // 2
@@ -225,6 +225,6 @@ def candidate_levels(
 
 
 def _levels(lower: Tensor, upper: Tensor, dense: Tensor, bits: int, form: Form, sides: Sides, grid: Grid) -> Tensor:
-    levels = grid_levels(_knots(lower, upper, dense, bits, form, sides, grid), _steps(bits, form, sides))
+    levels = grid_levels(_knots(lower, upper, dense, bits, form, sides, grid), _intervals(bits, form, sides))
     missing = (1 << bits) - levels.shape[-1]
     return torch.cat((levels, levels[..., -1:].expand(*levels.shape[:-1], missing)), -1)

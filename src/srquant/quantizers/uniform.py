@@ -1,4 +1,4 @@
-"""Uniform quantizers: equal steps between two bounds."""
+"""Uniform quantizers: equal intervals between two bounds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Uniform(Quantizer):
 
     ``code = round((clamp(x, l, u) − l) / (u − l) · (2^b − 1))``, ``x̂ = code · (u − l) / (2^b − 1) + l``.
 
-    With ``grid="int8"`` the bounds are first widened to hold zero and then moved together by less than a step, so that
-    zero is a level: the zero point ``−l / step`` of integer engines is an integer.
+    With ``grid="int8"`` the bounds are first widened to hold zero and then moved together by less than an interval, so
+    that zero is a level: the zero point ``−l / scale`` of integer engines is an integer.
 
     Source: OAPTQ eq. 1 and 2.
     """
@@ -31,13 +31,13 @@ class Uniform(Quantizer):
         self.bits = bits
         self.grid = check_grid(grid)
         self.axis = axis
-        self.steps = ((1 << bits) - 1,)
+        self.intervals = ((1 << bits) - 1,)
         self.lower = nn.Parameter(lower.detach().clone())
         self.upper = nn.Parameter(upper.detach().clone())
 
     def knots(self) -> Tensor:
         if self.grid == "int8":
-            return uniform_knots(self.lower, self.upper, self.steps)
+            return uniform_knots(self.lower, self.upper, self.intervals)
         return torch.stack((self.lower, self.upper), -1)
 
     def arguments(self) -> dict[str, Any]:
@@ -65,12 +65,12 @@ class Symmetric(Quantizer):
         self.bits = bits
         self.grid = check_grid(grid)
         self.axis = axis
-        self.steps = (min((1 << bits) - 1, WIDTH - 1) if grid == "int8" else (1 << bits) - 1,)
+        self.intervals = (min((1 << bits) - 1, WIDTH - 1) if grid == "int8" else (1 << bits) - 1,)
         self.bound = nn.Parameter(bound.detach().clone())
 
     def knots(self) -> Tensor:
         if self.grid == "int8":
-            bound = self.steps[0] * short(self.bound / self.steps[0])
+            bound = self.intervals[0] * short(self.bound / self.intervals[0])
             return torch.stack((-bound, bound), -1)
         return torch.stack((-self.bound, self.bound), -1)
 

@@ -55,12 +55,12 @@ def test_large_tensors_take_the_compiled_way():
 
 @every_pair(threads=[1, 4], grid=LEVELS, dtype=[torch.float32, torch.bfloat16])
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
-    steps, knots = GRIDS[grid]
+    intervals, knots = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
     x = values(dtype)
     x[0, 0, 0, 6] = torch.nan
-    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), steps))
+    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), intervals))
     assert fast.dtype == x.dtype and fast.stride() == plain.stride()
     assert torch.equal(fast.isnan(), plain.isnan()) and int(fast.isnan().sum()) == 1
     assert torch.equal(fast.nan_to_num(7), plain.nan_to_num(7))
@@ -69,24 +69,24 @@ def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
 @pytest.mark.parametrize("lower_bits", [0x0000, 0x0001, 0x8000, 0xFFFF])
 @pytest.mark.parametrize("grid", LEVELS)
 def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lower_bits):
-    steps, knots = GRIDS[grid]
+    intervals, knots = GRIDS[grid]
     bits = (torch.arange(1 << 16) << 16) + lower_bits
     x = torch.where(bits < 1 << 31, bits, bits - (1 << 32)).to(torch.int32).view(torch.float32)
     x = x[~x.isnan()]
-    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), steps))
+    fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), intervals))
     assert torch.equal(fast, plain)
 
 
 @every_pair(threads=[1, 4], grid=GRIDS, dtype=[torch.float32, torch.bfloat16])
 def test_gradients_agree(monkeypatch, grid, dtype, threads):
-    steps, numbers = GRIDS[grid]
+    intervals, numbers = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
     slope = values(dtype).flip(0).clamp(-9, 9)
 
     def run() -> tuple[Tensor, Tensor]:
         x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=True)
-        rounding.quantize(x, knots, steps).backward(slope)
+        rounding.quantize(x, knots, intervals).backward(slope)
         return x.grad, knots.grad
 
     (fast_x, fast_knots), (plain_x, plain_knots) = both(monkeypatch, run)
@@ -97,12 +97,12 @@ def test_gradients_agree(monkeypatch, grid, dtype, threads):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_gradient_of_the_values_does_not_depend_on_whether_knots_learn(monkeypatch, grid, dtype):
-    steps, numbers = GRIDS[grid]
+    intervals, numbers = GRIDS[grid]
     slope = values(dtype).flip(0).clamp(-9, 9)
 
     def run(learn: bool) -> Tensor:
         x, knots = values(dtype).clamp(-9, 9).requires_grad_(), torch.tensor(numbers, requires_grad=learn)
-        rounding.quantize(x, knots, steps).backward(slope)
+        rounding.quantize(x, knots, intervals).backward(slope)
         return x.grad
 
     fast, plain = both(monkeypatch, lambda: run(learn=False))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from srquant.quantizers import PiecewiseLinear, Symmetric, Uniform, find_sides
 from srquant.quantizers.numerics import rounding
-from srquant.quantizers.numerics.grid import Steps, grid_codes, grid_levels, grid_values
+from srquant.quantizers.numerics.grid import Intervals, grid_codes, grid_levels, grid_values
 from srquant.quantizers.numerics.rounding import quantize
 
-GRIDS: dict[str, tuple[list[float], Steps]] = {
+GRIDS: dict[str, tuple[list[float], Intervals]] = {
     "one segment": ([-2.0, 3.0], (15,)),
     "two, fine below": ([-1.0, 1.0, 5.0], (7, 8)),
     "two, fine above": ([-4.0, -1.0, 1.0], (8, 7)),
@@ -22,7 +22,7 @@ GRIDS: dict[str, tuple[list[float], Steps]] = {
     "levels": ([-3.0, -1.5, -0.5, 0.25, 2.0], (1, 1, 1, 1)),
     "far from zero": ([1000.0, 1001.0, 1003.0], (3, 4)),
 }
-grids = pytest.mark.parametrize(("knots", "steps"), GRIDS.values(), ids=GRIDS.keys())
+grids = pytest.mark.parametrize(("knots", "intervals"), GRIDS.values(), ids=GRIDS.keys())
 
 
 def values_for(knots: list[float], count: int = 2000, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,80 +31,80 @@ def values_for(knots: list[float], count: int = 2000, dtype: torch.dtype = torch
 
 
 @grids
-def test_a_value_goes_to_its_nearest_level(knots: list[float], steps: Steps) -> None:
+def test_a_value_goes_to_its_nearest_level(knots: list[float], intervals: Intervals) -> None:
     x, edges = values_for(knots), torch.tensor(knots)
-    levels = grid_levels(edges, steps)
+    levels = grid_levels(edges, intervals)
     nearest = (x[:, None] - levels).abs().min(1)
-    found = (x - quantize(x, edges, steps)).abs()
+    found = (x - quantize(x, edges, intervals)).abs()
     torch.testing.assert_close(found, nearest.values, atol=2e-6 * levels.abs().max().item(), rtol=0)
 
 
 @grids
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_of_codes_are_the_quantized_values_to_the_bit(
-    knots: list[float], steps: Steps, dtype: torch.dtype
+    knots: list[float], intervals: Intervals, dtype: torch.dtype
 ) -> None:
     x, edges = values_for(knots, dtype=dtype), torch.tensor(knots, dtype=dtype)
-    codes = grid_codes(x, edges, steps)
+    codes = grid_codes(x, edges, intervals)
     assert codes.min() == 0
-    assert codes.max() == sum(steps)
-    assert torch.equal(grid_values(codes, edges, steps), quantize(x, edges, steps))
+    assert codes.max() == sum(intervals)
+    assert torch.equal(grid_values(codes, edges, intervals), quantize(x, edges, intervals))
 
 
-def plain_quantize(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
+def plain_quantize(x: Tensor, knots: Tensor, intervals: Intervals) -> Tensor:
     """The same function, written with ordinary operations that autograd differentiates."""
     clamped = x.clamp(knots[0], knots[-1])
     result = torch.zeros_like(x)
-    for i, count in enumerate(steps):
+    for i, count in enumerate(intervals):
         start, end = knots[i], knots[i + 1]
         position = (clamped - start) / (end - start) * count
         code = position + (position.round() - position).detach()
-        inside = (clamped >= start) & ((clamped < end) if i + 1 < len(steps) else (clamped <= end))
+        inside = (clamped >= start) & ((clamped < end) if i + 1 < len(intervals) else (clamped <= end))
         result = torch.where(inside, start + code * (end - start) / count, result)
     return result
 
 
 @grids
-def test_gradients_are_those_of_autograd(knots: list[float], steps: Steps) -> None:
+def test_gradients_are_those_of_autograd(knots: list[float], intervals: Intervals) -> None:
     x, edges = values_for(knots, dtype=torch.float64), torch.tensor(knots, dtype=torch.float64)
     upstream = torch.randn_like(x)
     gradients: list[list[Tensor]] = []
     for function in (quantize, plain_quantize):
         inputs = [x.clone().requires_grad_(), edges.clone().requires_grad_()]
-        (function(*inputs, steps) * upstream).sum().backward()
+        (function(*inputs, intervals) * upstream).sum().backward()
         gradients.append([tensor.grad for tensor in inputs])  # type: ignore[misc]
     for fast, slow in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, slow)
 
 
 @grids
-def test_gradients_of_the_bounds_are_the_slopes_of_the_function(knots: list[float], steps: Steps) -> None:
+def test_gradients_of_the_bounds_are_the_slopes_of_the_function(knots: list[float], intervals: Intervals) -> None:
     """Finite differences, where no value crosses a rounding threshold: there the true slope, with the straight-through
     part (p, the unrounded position, moving with the bounds) taken off, must be what the formula gives."""
     x = values_for(knots, 400, torch.float64)
     edges = torch.tensor(knots, dtype=torch.float64)
     wanted = edges.clone().requires_grad_()
-    quantize(x, wanted, steps).sum().backward()
+    quantize(x, wanted, intervals).sum().backward()
     width = (edges[1:] - edges[:-1]).min().item()
     for place in range(len(knots)):
         shift = torch.zeros_like(edges)
         shift[place] = 1e-7 * width
-        codes = grid_codes(x, edges, steps)
-        up, down = (grid_values(codes, edges + sign * shift, steps) for sign in (1, -1))
+        codes = grid_codes(x, edges, intervals)
+        up, down = (grid_values(codes, edges + sign * shift, intervals) for sign in (1, -1))
         slope = (up - down).sum() / (2 * shift[place])
         assert wanted.grad is not None
-        straight_through = slope_of_position(x, edges, steps, place)
+        straight_through = slope_of_position(x, edges, intervals, place)
         assert wanted.grad[place].item() == pytest.approx((slope + straight_through).item(), abs=1e-4 * len(x))
 
 
-def slope_of_position(x: Tensor, knots: Tensor, steps: Steps, place: int) -> Tensor:
+def slope_of_position(x: Tensor, knots: Tensor, intervals: Intervals, place: int) -> Tensor:
     """Σ step · ∂(position)/∂(knot), by finite differences of the unrounded position inside the outer bounds."""
     step = 1e-7 * (knots[1:] - knots[:-1]).min()
     shift = torch.zeros_like(knots)
     shift[place] = step
     total = torch.zeros((), dtype=x.dtype)
-    for i, count in enumerate(steps):
-        inside = (x >= knots[i]) & ((x < knots[i + 1]) if i + 1 < len(steps) else (x <= knots[i + 1]))
+    for i, count in enumerate(intervals):
+        inside = (x >= knots[i]) & ((x < knots[i + 1]) if i + 1 < len(intervals) else (x <= knots[i + 1]))
         size = (knots[i + 1] - knots[i]) / count
         ends = [(knots + sign * shift)[i : i + 2] for sign in (1, -1)]
         up, down = ((x[inside] - a) / (b - a) * count for a, b in ends)
@@ -243,7 +243,7 @@ def test_half_precision_is_computed_in_single() -> None:
 
 
 @grids
-def test_extreme_values_stay_on_the_grid(knots: list[float], steps: Steps) -> None:
+def test_extreme_values_stay_on_the_grid(knots: list[float], intervals: Intervals) -> None:
     edges = torch.tensor(knots)
-    found = quantize(torch.tensor([-math.inf, math.inf, -3e38, 3e38]), edges, steps)
-    assert torch.equal(found.unique(), grid_values(torch.tensor([0, sum(steps)]), edges, steps))
+    found = quantize(torch.tensor([-math.inf, math.inf, -3e38, 3e38]), edges, intervals)
+    assert torch.equal(found.unique(), grid_values(torch.tensor([0, sum(intervals)]), edges, intervals))

@@ -1,9 +1,9 @@
 """Pure tensor functions that every quantizer is made of: the grid, its codes, and rounding onto it with gradients.
 
-A *grid* is a piecewise-affine staircase. ``knots`` e_0 < e_1 < … < e_m cut the line into m segments, and segment i
-is cut into ``steps[i]`` equal steps. The levels are the knots and what lies between: 1 + Σ steps in all. A value goes
-to its nearest level; code k is the k-th level from below. The uniform quantizer has one segment, a piecewise-linear
-one two or three.
+A *grid* is a piecewise-affine staircase. ``knots`` e_0 < e_1 < … < e_m cut the line into m segments, and segment i is
+cut into ``intervals[i]`` equal intervals. The levels are the knots and what lies between: 1 + Σ intervals in all. A
+value goes to its nearest level; code k is the k-th level from below. The uniform quantizer has one segment, a
+piecewise-linear one two or three.
 
 Knots of shape ``(m + 1,)`` serve a whole tensor; of shape ``(c, m + 1)``, each of the c slices along its axis 0.
 """
@@ -18,104 +18,105 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-Steps = tuple[int, ...]
+Intervals = tuple[int, ...]
 
 
-def grid_levels(knots: Tensor, steps: Steps) -> Tensor:
+def grid_levels(knots: Tensor, intervals: Intervals) -> Tensor:
     """All levels of a grid, increasing.
 
     Args:
         knots: Shape ``(..., m + 1)``.
-        steps: m numbers of steps.
+        intervals: m numbers of intervals.
 
     Returns:
-        Shape ``(..., 1 + sum(steps))``.
+        Shape ``(..., 1 + sum(intervals))``.
     """
     parts = [knots[..., :1]]
-    for i, count in enumerate(steps):
+    for i, count in enumerate(intervals):
         ramp = torch.arange(1, count + 1, dtype=knots.dtype, device=knots.device) / count
         parts.append(knots[..., i : i + 1] + (knots[..., i + 1 : i + 2] - knots[..., i : i + 1]) * ramp)
     return torch.cat(parts, dim=-1)
 
 
-def grid_codes(x: Tensor, knots: Tensor, steps: Steps) -> Tensor:
+def grid_codes(x: Tensor, knots: Tensor, intervals: Intervals) -> Tensor:
     """Codes of the nearest levels.
 
     Returns:
-        Integers in [0, sum(steps)], int16, shaped as ``x``.
+        Integers in [0, sum(intervals)], int16, shaped as ``x``.
     """
-    return staircase(x, knots, steps).codes(x.detach()).to(torch.int16)
+    return staircase(x, knots, intervals).codes(x.detach()).to(torch.int16)
 
 
-def grid_values(codes: Tensor, knots: Tensor, steps: Steps) -> Tensor:
+def grid_values(codes: Tensor, knots: Tensor, intervals: Intervals) -> Tensor:
     """Levels of integer codes, in the dtype of ``knots``; the inverse of :func:`grid_codes` on the grid."""
     like = codes.to(computing_dtype(knots.dtype))
-    return staircase(like, knots, steps).values(like)
+    return staircase(like, knots, intervals).values(like)
 
 
-def staircase(like: Tensor, knots: Tensor, steps: Steps) -> PiecewiseGrid | LevelGrid:
+def staircase(like: Tensor, knots: Tensor, intervals: Intervals) -> PiecewiseGrid | LevelGrid:
     """The grid laid out for tensors like this one."""
-    return LevelGrid(like, knots) if is_non_uniform(steps) else PiecewiseGrid(like, knots, steps)
+    return LevelGrid(like, knots) if is_non_uniform(intervals) else PiecewiseGrid(like, knots, intervals)
 
 
-def is_non_uniform(steps: Steps) -> bool:
+def is_non_uniform(intervals: Intervals) -> bool:
     """Whether every knot is a level, and no two need be equally far apart."""
-    return len(steps) > 3 and max(steps) == 1
+    return len(intervals) > 3 and max(intervals) == 1
 
 
 class PiecewiseGrid:
     """The staircase laid out for few passes over the data.
 
-    The coordinate counts steps from the last inner knot it met, so that a change of slope lies at zero and is one leaky
-    rectifier; from the third segment on it runs downwards, for the same reason. Every operation rounds once, so that
-    vector and scalar code give the same bits; and where all levels are multiples of the finest step, and that has few
-    significant bits, levels are exact (see :mod:`srquant.quantizers.numerics.integers`).
+    The coordinate counts intervals from the last inner knot it met, so that a change of slope lies at zero and is one
+    leaky rectifier; from the third segment on it runs downwards, for the same reason. Every operation rounds once, so
+    that vector and scalar code give the same bits; and where all levels are multiples of the smallest interval, and
+    that has few significant bits, levels are exact (see :mod:`srquant.quantizers.numerics.integers`).
     """
 
-    def __init__(self, like: Tensor, knots: Tensor, steps: Steps) -> None:
+    def __init__(self, like: Tensor, knots: Tensor, intervals: Intervals) -> None:
         knots = knots.detach().to(computing_dtype(like.dtype))
         # A segment without width keeps its codes, at (almost) one value.
         narrowest = knots.abs().amax(dim=-1, keepdim=True).mul_(torch.finfo(knots.dtype).eps).clamp_(min=1e-30)
-        counts = torch.tensor(steps, dtype=knots.dtype, device=knots.device)
+        counts = torch.tensor(intervals, dtype=knots.dtype, device=knots.device)
         sizes = (knots[..., 1:] - knots[..., :-1]).maximum(narrowest) / counts
         shape = (-1, *([1] * (like.ndim - 1))) if knots.ndim == 2 else ()
-        anchor = min(1, len(steps) - 1)
+        anchor = min(1, len(intervals) - 1)
         self.origin = knots[..., anchor].reshape(shape)
-        # Of two segments the one with fewer steps gives the unit; seen from its end, the other lies at negative values.
-        turned = len(steps) == 2 and steps[0] < steps[1]
-        beyond = [(1, 0) if turned else (0, 1), *((i, i - 1) for i in range(2, len(steps)))][: len(steps) - 1]
+        # Of two segments the one with fewer intervals gives the unit; seen from its end, the other lies at negative
+        # values.
+        turned = len(intervals) == 2 and intervals[0] < intervals[1]
+        beyond = [(1, 0) if turned else (0, 1), *((i, i - 1) for i in range(2, len(intervals)))][: len(intervals) - 1]
         self.size = (-sizes[..., 0] if turned else sizes[..., anchor]).reshape(shape)
         self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond]
-        self.steps = steps
+        self.intervals = intervals
         self.inner = knots[..., 1:-1]
-        self.below = sum(steps[:-1])
-        self.above = steps[-1]
-        self.falling = turned or len(steps) > 2
+        self.below = sum(intervals[:-1])
+        self.above = intervals[-1]
+        self.falling = turned or len(intervals) > 2
 
     def layout(self) -> NDArray[np.float32]:
         """What compiled code wants to know of at most three segments.
 
-        Origin, steps in one, both bends (1 where there is none), steps of the middle segment, the lowest and highest
-        position, and whether positions rise (1) or fall (−1) with values.
+        Origin, intervals in one, both bends (1 where there is none), intervals of the middle segment, the lowest and
+        highest position, and whether positions rise (1) or fall (−1) with values.
         """
         bends = [float(bend.reciprocal()) for bend in self.bends] + [1.0, 1.0]
         numbers = [
             float(self.origin),
             float(self.size.reciprocal()),
             *bends[:2],
-            float(self.steps[len(self.steps) // 2]),
+            float(self.intervals[len(self.intervals) // 2]),
         ]
         return np.array([*numbers, *self._ends, -1.0 if self.falling else 1.0], np.float32)
 
     def position(self, x: Tensor) -> Tensor:
-        """Where values lie, in steps; a new tensor."""
+        """Where values lie, in intervals; a new tensor."""
         t = x.sub(self.origin) if x.dtype == self.origin.dtype else x.to(self.origin.dtype).sub_(self.origin)
         t.mul_(self.size.reciprocal())
         for i, bend in enumerate(self.bends):
             if i == 1:
-                _subtract_from_(self.steps[1], t)
+                _subtract_from_(self.intervals[1], t)
             elif i > 1:
-                t.add_(self.steps[i])
+                t.add_(self.intervals[i])
             t = _bend_(t, bend.reciprocal())
         return t
 
@@ -135,7 +136,7 @@ class PiecewiseGrid:
     def pulls(self, x: Tensor, slope: Tensor) -> Tensor:
         """Σ slope · (q − p) in each segment.
 
-        q − p is how far, in steps, the nearest level lies above a value; 0 outside the grid.
+        q − p is how far, in intervals, the nearest level lies above a value; 0 outside the grid.
 
         Args:
             x: Values.
@@ -164,9 +165,9 @@ class PiecewiseGrid:
         for i, bend in reversed(list(enumerate(self.bends))):
             t = _bend_(t, bend)
             if i == 1:
-                _subtract_from_(self.steps[1], t)
+                _subtract_from_(self.intervals[1], t)
             elif i > 1:
-                t.sub_(self.steps[i])
+                t.sub_(self.intervals[i])
         return t.mul_(self.size).add_(self.origin)
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from srquant.quantizers.numerics.grid import Steps
+from srquant.quantizers.numerics.grid import Intervals
 
 Grid = Literal["free", "int8"]
 """``free``: wherever the bounds put it; ``int8``: on at most 256 neighbouring integers times one scale."""
@@ -54,19 +54,19 @@ class IntegerGrid:
     Args:
         scale: ``()`` or ``(c,)``, positive.
         knots: The integers at the knots, int64, ``(m + 1,)`` or ``(c, m + 1)``.
-        steps: Of each segment.
+        intervals: Of each segment.
         axis: Of codes, along which scales and knots of shape ``(c, …)`` lie.
     """
 
     scale: Tensor
     knots: Tensor
-    steps: Steps
+    intervals: Intervals
     axis: int = 0
 
     @property
     def strides(self) -> Tensor:
         """Integers between neighbouring levels, for each segment."""
-        return self.knots.diff(dim=-1) // torch.tensor(self.steps, device=self.knots.device)
+        return self.knots.diff(dim=-1) // torch.tensor(self.intervals, device=self.knots.device)
 
     @property
     def low(self) -> int:
@@ -81,68 +81,68 @@ class IntegerGrid:
     def integers(self, codes: Tensor) -> Tensor:
         """The integers of codes, int64: ``K_0 + Σ_i stride_i · clamp(code − c_i, 0, n_i)``."""
         found = _along(self.knots[..., 0], codes, self.axis).expand(codes.shape)
-        for part, stride in zip(_segments(codes, self.steps), self.strides.unbind(-1), strict=True):
+        for part, stride in zip(_segments(codes, self.intervals), self.strides.unbind(-1), strict=True):
             found = found + part * _along(stride, codes, self.axis)
         return found
 
 
-def integer_grid(knots: Tensor, steps: Steps) -> IntegerGrid | None:
+def integer_grid(knots: Tensor, intervals: Intervals) -> IntegerGrid | None:
     """The grid on integers, or None if it does not lie there.
 
-    The scale is the finest step, or half of it where levels are odd multiples (symmetric weights without a zero).
+    The scale is the smallest interval, or half of it where levels are odd multiples (symmetric weights without a zero).
     """
     exact = knots.detach().double()
-    counts = torch.tensor(steps, dtype=torch.float64, device=exact.device)
-    finest = (exact.diff(dim=-1) / counts).amin(-1, keepdim=True)
+    counts = torch.tensor(intervals, dtype=torch.float64, device=exact.device)
+    smallest = (exact.diff(dim=-1) / counts).amin(-1, keepdim=True)
     empty = (exact == 0).all(-1, keepdim=True)  # a channel without weights: integers are zero, whatever the scale
-    finest = torch.where(empty, 1.0, finest)
-    if not bool((finest > 0).all()):
+    smallest = torch.where(empty, 1.0, smallest)
+    if not bool((smallest > 0).all()):
         return None
     for part in (1, 2):
-        multiples = exact / (finest / part)
+        multiples = exact / (smallest / part)
         whole = multiples.round()
         if bool(((multiples - whole).abs() <= _CLOSE).all() and (whole.abs() <= _FARTHEST).all()):
             integers = whole.long()
             if bool((integers.diff(dim=-1) % counts.long() == 0).all()):
-                return IntegerGrid((finest / part).squeeze(-1).to(knots.dtype), integers, steps)
+                return IntegerGrid((smallest / part).squeeze(-1).to(knots.dtype), integers, intervals)
     return None
 
 
-def terms(codes: Tensor, knots: Tensor, steps: Steps) -> list[Term]:
+def terms(codes: Tensor, knots: Tensor, intervals: Intervals) -> list[Term]:
     """Codes as the sum of :class:`Term` that decodes to the same values.
 
     On integers that is one term. Elsewhere it is one for the lowest level, whose integers are all one, and one for each
-    segment, whose integers count the steps that the code has taken in it::
+    segment, whose integers count the intervals of it that lie below the code::
 
         decode(code) = e_0 · 1 + Σ_i size_i · clamp(code − c_i, 0, n_i),   c_i = Σ_{j<i} n_j
 
     so a uniform quantizer has two, a piecewise-linear one three or four.
     """
-    grid = integer_grid(knots, steps)
+    grid = integer_grid(knots, intervals)
     if grid is not None:
         return [Term(grid.scale, grid.integers(codes))]
     exact = knots.detach().double()
     found = [Term(exact[..., 0], torch.ones_like(codes, dtype=torch.int64))]
-    for i, part in enumerate(_segments(codes, steps)):
-        found.append(Term((exact[..., i + 1] - exact[..., i]) / steps[i], part))
+    for i, part in enumerate(_segments(codes, intervals)):
+        found.append(Term((exact[..., i + 1] - exact[..., i]) / intervals[i], part))
     return found
 
 
-def uniform_knots(lower: Tensor, upper: Tensor, steps: Steps) -> Tensor:
+def uniform_knots(lower: Tensor, upper: Tensor, intervals: Intervals) -> Tensor:
     """Knots of neighbouring integers: zero is a level, the scale is ``(max(u, 0) − min(l, 0)) / Σ n_i``.
 
     Args:
         lower: Any shape; so ``upper``. Both are differentiable, rounding straight through.
         upper: See above.
-        steps: n_i, of each segment; at most 255 in all.
+        intervals: n_i, of each segment; at most 255 in all.
 
     Returns:
         ``(..., m + 1)``.
     """
     low, high = lower.clamp(max=0), upper.clamp(min=0)
-    scale = short((high - low) / sum(steps))
+    scale = short((high - low) / sum(intervals))
     zero = whole(-low / scale)
-    return scale[..., None] * torch.stack([sum(steps[:i]) - zero for i in range(len(steps) + 1)], -1)
+    return scale[..., None] * torch.stack([sum(intervals[:i]) - zero for i in range(len(intervals) + 1)], -1)
 
 
 def whole(x: Tensor) -> Tensor:
@@ -161,11 +161,11 @@ def short(scale: Tensor) -> Tensor:
     return scale + (few - scale).detach()
 
 
-def _segments(codes: Tensor, steps: Steps) -> list[Tensor]:
-    """Steps taken in each segment, int64."""
+def _segments(codes: Tensor, intervals: Intervals) -> list[Tensor]:
+    """Intervals of each segment that lie below codes, int64."""
     codes = codes.long()
-    starts = [sum(steps[:i]) for i in range(len(steps))]
-    return [(codes - start).clamp(0, count) for start, count in zip(starts, steps, strict=True)]
+    starts = [sum(intervals[:i]) for i in range(len(intervals))]
+    return [(codes - start).clamp(0, count) for start, count in zip(starts, intervals, strict=True)]
 
 
 def _along(values: Tensor, like: Tensor, axis: int) -> Tensor:

@@ -97,8 +97,8 @@ def share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
     PyTorch's own threads go on spinning for a while after each of its operations.
     """
     threads = max(1, min(torch.get_num_threads() // 2, count // _SHARE))
-    step = -(-count // threads // _BLOCK) * _BLOCK
-    parts = [slice(start, start + step) for start in range(0, count, step)]
+    size = -(-count // threads // _BLOCK) * _BLOCK
+    parts = [slice(start, start + size) for start in range(0, count, size)]
     return [work(part) for part in parts] if len(parts) == 1 else list(_pool(threads).map(work, parts))
 
 
@@ -174,11 +174,11 @@ def _piecewise_gradients(x, slope, made, knots, inner, layout, three):
 @jit_sums
 def _pulls_beyond(x, slope, inner, layout, three):
     """Σ slope·(q − p) of all values, of those beyond the first inner knot, and beyond the second."""
-    origin, per_step, bend, other_bend = layout[0], layout[1], layout[2], layout[3]
+    origin, per_unit, bend, other_bend = layout[0], layout[1], layout[2], layout[3]
     middle, low, high, sign = layout[4], layout[5], layout[6], layout[7]
     total = first = second = zero = np.float32(0)
     for i in range(len(x)):
-        t = _leaky((x[i] - origin) * per_step, bend)
+        t = _leaky((x[i] - origin) * per_unit, bend)
         if three:
             t = _leaky(middle - t, other_bend)
         t = min(max(t, low), high)

@@ -63,8 +63,8 @@ def unpack(data: Tensor, bits: int, count: int) -> Tensor:
     return codes.to(torch.uint8).reshape(-1)[:count]
 
 
-def _shifts(count: int, step: int, device: torch.device) -> Tensor:
-    return torch.arange(count, dtype=torch.int64, device=device) * step
+def _shifts(count: int, distance: int, device: torch.device) -> Tensor:
+    return torch.arange(count, dtype=torch.int64, device=device) * distance
 
 
 def _check_bits(bits: int) -> None:

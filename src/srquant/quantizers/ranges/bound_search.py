@@ -1,4 +1,4 @@
-"""Bounds of least squared error among a hundred that shrink step by step."""
+"""Bounds of least squared error among a hundred pairs, each a little narrower."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BoundSearch:
     Every candidate's error is exact on the values looked at and costs 2^bits look-ups instead of a pass over them.
 
     Source: 2DQuant, the paper's DOBI; the released code, which has the one-sided search but never takes it, for the
-    step of that search.
+    candidates of that search.
 
     Args:
         bits: Of the uniform quantizer.

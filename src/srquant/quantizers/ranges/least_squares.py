@@ -72,8 +72,8 @@ class LeastSquares:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best of the candidates ``r c`` and what was best before."""
         if self.grid == "int8" and not self.symmetric:
-            steps = ((1 << self.bits) - 1,)
-            errors = ordered.squared_error(grid_levels(uniform_knots(lows, highs, steps), steps))
+            intervals = ((1 << self.bits) - 1,)
+            errors = ordered.squared_error(grid_levels(uniform_knots(lows, highs, intervals), intervals))
         else:
             errors = uniform_errors(ordered, lows, highs, self.bits)
         least, index = errors.min(1)

@@ -16,7 +16,7 @@ class LloydMax:
     """Levels that are the means of the values nearest to them.
 
     Starts from the levels of a piecewise-linear quantizer, which know outliers, and moves every level to the mean of
-    its values until none moves by more than a ten-thousandth of the range. No step makes the squared error larger.
+    its values until none moves by more than a ten-thousandth of the range. No round makes the squared error larger.
 
     Gives ``levels``, ``r k``, and ``error``, their mean squared error.
 

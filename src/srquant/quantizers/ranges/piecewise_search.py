@@ -15,7 +15,7 @@ from srquant.quantizers.ranges.min_max import MinMaxRange
 Levels = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Increasing levels, ``r c k``, of candidate bounds ``r c``: lower, upper, breakpoint."""
 
-_STEPS = 64
+_FACTORS = 64
 _NEAR = (0.8, 0.87, 0.92, 0.95, 0.97, 0.985, 1.015, 1.03, 1.05, 1.08, 1.13, 1.2)
 _ROUNDS = 6
 
@@ -49,9 +49,9 @@ class PiecewiseSearch:
         """The bounds for values that are sorted already, and the extremes of all of them."""
         widest = extremes["lower"], extremes["upper"], torch.maximum(*(value.abs() for value in extremes.values()))
         like = widest[0]
-        fractions = torch.arange(1, _STEPS + 1, dtype=like.dtype, device=like.device) / _STEPS
+        fractions = torch.arange(1, _FACTORS + 1, dtype=like.dtype, device=like.device) / _FACTORS
         near = torch.tensor(_NEAR, dtype=like.dtype, device=like.device)
-        clips, bends = fractions[3::6].repeat_interleave(_STEPS // 2), fractions[1::2].repeat(len(fractions[3::6]))
+        clips, bends = fractions[3::6].repeat_interleave(_FACTORS // 2), fractions[1::2].repeat(len(fractions[3::6]))
         coarse = [end[:, None] * factor for end, factor in zip(widest, (clips, clips, clips * bends), strict=True)]
         full = [end[:, None] for end in (*widest[:2], 0.1 * widest[2])]
         best, error = self._best(ordered, full, [end[:, 0] for end in full], torch.full_like(widest[0], torch.inf))
