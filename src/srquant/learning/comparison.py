@@ -41,7 +41,7 @@ class Comparison:
     ) -> None:
         self.student, self.teacher = student, teacher
         self._patches, self._loss, self._group = patches, loss, group
-        self._chunk = settings.micro_batch
+        self._micro_batch = settings.micro_batch
         self._autocast = autocast(next(teacher.parameters()).device, settings.precision)
         self._expected = Teacher(partial(self.outputs, teacher), settings.cache)
 
@@ -67,7 +67,7 @@ class Comparison:
         """
         own = indices[self._group.part(len(indices))]
         values = {name: torch.zeros((), device=learned[0].device) for name in self._loss.parts}
-        size = self._chunk or len(indices)
+        size = self._micro_batch or len(indices)
         for micro_batch in (own[start : start + size] for start in range(0, len(own), size)):
             images = self._patches.batch(micro_batch)
             expected = self._expected(micro_batch, images)

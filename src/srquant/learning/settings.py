@@ -27,7 +27,7 @@ class LearningSettings(Checked):
     batch: Annotated[int, Field(ge=1, le=10_000)] = 2
     micro_batch: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Patches of a batch that go through the networks together, where all of them take too much memory; the gradients
-    of a batch's chunks are added up. None takes the batch at once."""
+    of micro-batches are added up. None takes the batch at once."""
     rate: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate of Adam at the start."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"

@@ -194,7 +194,7 @@ class OutputAndFeatures:
     def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         output = F.l1_loss(student.images, teacher.images)
         distances = [
-            normalised_distance(student.features[tap], teacher.features[tap]).mean() for tap in self.feature_layers
+            normalised_distance(student.features[name], teacher.features[name]).mean() for name in self.feature_layers
         ]
         features = torch.stack(distances).mean() if distances else torch.zeros_like(output)
         return {"output": output, "features": self.features * features}

@@ -164,7 +164,7 @@ class DistillationLoss:
 
     def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         output = F.l1_loss(student.images, teacher.images)
-        terms = [self._feature(student.features[tap], teacher.features[tap]) for tap in self.feature_layers]
+        terms = [self._feature(student.features[layer], teacher.features[layer]) for layer in self.feature_layers]
         feature = torch.stack(terms) if terms else torch.zeros_like(output)[None]
         if self.divided is None:
             return {"L_output": output, "L_feature": self.features * feature.mean()}

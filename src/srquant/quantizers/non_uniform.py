@@ -44,7 +44,7 @@ class NonUniform(Quantizer):
 
 
 class ShiftedNonUniform(Shifted, NonUniform):
-    """Free levels that all channels share, around a centre of each channel.
+    """Non-uniform levels that all channels have in common, around a centre of each channel.
 
     Where channels have different means, a good part of a tensor's levels serves to tell channels apart. Source of the
     shift: "Outlier Suppression+" (Wei et al., EMNLP 2023), where it makes ranges symmetric; here it is the mean.

@@ -1,4 +1,4 @@
-"""Free levels, and the gradients of all grids, compiled by Numba where that is installed.
+"""Non-uniform levels, and the gradients of all grids, compiled by Numba where that is installed.
 
 Tensor operations search anew for the levels around each value, which makes a step of finetuning twice as long. The
 values of piecewise grids take them few passes, and have no compiled form. Values agree to the bit with those of

@@ -35,7 +35,7 @@ class BoundSearch:
         bits: Of the uniform quantizer.
         ends: Which ends move.
         candidates: K.
-        samples: Values of a row that are enough; longer rows are thinned. The extremes are those of the whole row.
+        samples: Values of a row that are enough; longer rows are subsampled. The extremes are those of the whole row.
     """
 
     bits: int

@@ -29,7 +29,7 @@ class LeastSquares:
         symmetric: Search [-u, u] instead of [l, u].
         grid: Where levels lie; ``int8`` searches among such quantizers that lie on integers. Symmetric ones do.
         candidates: Clipping factors 1/candidates, 2/candidates, … 1.
-        samples: Values of a row that are enough; longer rows are thinned.
+        samples: Values of a row that are enough; longer rows are subsampled.
     """
 
     bits: int

@@ -43,7 +43,7 @@ class PercentileRange:
 def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:
     """The q-quantile of each row, interpolated linearly between neighbours.
 
-    Exact up to 11 million values in a row; longer rows are thinned to no fewer than a million first.
+    Exact up to 11 million values in a row; longer rows are subsampled to no fewer than a million first.
     (``torch.quantile`` refuses more than 16 million values and sorts them all.)
 
     Args:

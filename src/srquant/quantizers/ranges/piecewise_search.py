@@ -32,7 +32,7 @@ class PiecewiseSearch:
 
     Args:
         levels: The quantizer's levels.
-        samples: Values of a row that are enough; longer rows are thinned.
+        samples: Values of a row that are enough; longer rows are subsampled.
     """
 
     levels: Levels
