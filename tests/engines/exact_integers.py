@@ -1,7 +1,7 @@
 """Every quantized layer computed from codes, with integer products and integer sums only.
 
 A quantizer writes its values as a sum of terms, scale times integers
-(:func:`srquant.quantizers.numerics.integers.terms`), and a layer is bilinear, so::
+(:func:`tests.quantizers.terms.terms`), and a layer is bilinear, so::
 
     layer(a, b) = Σ_i Σ_j  scale_i · scale_j · product(integers_i, integers_j)  +  bias
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from tests.quantizers.terms import Term, terms
 from torch import Tensor, nn
 
 from srquant.model import Model
@@ -28,7 +29,6 @@ from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import Convolution, Product
 from srquant.model.swapping import copy_network, quant_layers, replace
 from srquant.quantizers import Quantizer
-from srquant.quantizers.numerics.integers import Term
 from srquant.support.errors import ArgumentError
 
 _INT32 = (1 << 31) - 1
@@ -68,7 +68,7 @@ class IntegerLayer(nn.Module):
         right = layer.right
         self.weight_terms: list[Term] | None = None
         if isinstance(right, CodedWeight):
-            self.weight_terms = right.quantizer.terms(right.get_buffer("codes"))
+            self.weight_terms = terms(right.quantizer, right.get_buffer("codes"))
             if isinstance(layer.product, Convolution):
                 # PyTorch has no dilated convolution of integers.
                 self.weight_terms = [_spread(term, layer.product.dilation) for term in self.weight_terms]
@@ -120,7 +120,7 @@ def largest_sum(left: Tensor, right: Tensor, *, weighted: bool) -> int:
 
 
 def _terms(quantizer: Quantizer, values: Tensor) -> list[Term]:
-    return quantizer.terms(quantizer.codes(values))
+    return terms(quantizer, quantizer.codes(values))
 
 
 def _spread(term: Term, dilation: tuple[int, ...]) -> Term:

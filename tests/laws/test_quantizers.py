@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.pairwise import every_pair
+from tests.quantizers.terms import terms
 from torch import Tensor
 
 from srquant.quantizers import (
@@ -141,10 +142,10 @@ def test_terms_add_up_to_the_values(kind: str, bits: int, shape: str) -> None:
     x = SHAPES[shape](400)
     quantizer = make(kind, bits, x)
     codes = quantizer.codes(x)
-    terms = quantizer.terms(codes)
-    assert len(terms) <= 1 + len(quantizer.intervals)
-    assert all(term.integers.dtype == torch.int64 and term.integers.shape == x.shape for term in terms)
-    total = sum(term.values() for term in terms)
+    found = terms(quantizer, codes)
+    assert len(found) <= 1 + len(quantizer.intervals)
+    assert all(term.integers.dtype == torch.int64 and term.integers.shape == x.shape for term in found)
+    total = sum(term.values() for term in found)
     reach = quantizer.levels().abs().max()
     assert bool(((total - quantizer.decode(codes)).abs() <= 1e-6 * reach + 1e-29).all())
 
@@ -165,7 +166,7 @@ def test_int8_grids_are_exactly_integers_of_eight_bits(kind: str, bits: int, sha
     codes = quantizer.codes(x)
     assert torch.equal(quantizer.decode(codes), grid.integers(codes) * grid.scale)
     assert torch.equal(quantizer(x).detach(), grid.integers(codes) * grid.scale)
-    (term,) = quantizer.terms(codes)
+    (term,) = terms(quantizer, codes)
     assert torch.equal(term.integers, grid.integers(codes))
 
 
@@ -277,9 +278,9 @@ def test_bounds_of_channels_are_each_channels_own(kind: str, bits: int, axis: in
     assert values.shape == x.shape
     assert values.stride() == x.stride()
     assert torch.equal(quantizer.decode(codes), values)
-    grid, terms = quantizer.integer_grid(), quantizer.terms(codes)
+    grid, sums = quantizer.integer_grid(), terms(quantizer, codes)
     integers = None if grid is None else of_channels(grid.integers(codes), axis)
-    parts = [(of_channels(term.integers, axis), of_channels(term.values(), axis)) for term in terms]
+    parts = [(of_channels(term.integers, axis), of_channels(term.values(), axis)) for term in sums]
     whole = [of_channels(tensor, axis) for tensor in (values.detach(), codes, x.grad, slope)]
     for place, (channel, one) in enumerate(zip(rows, alone, strict=True)):
         value, code, gradient, pushed = (tensors[place] for tensors in whole)
@@ -302,7 +303,7 @@ def test_bounds_of_channels_are_each_channels_own(kind: str, bits: int, axis: in
         if own is not None and grid is not None and integers is not None:
             assert torch.equal(grid.scale[place], own.scale)
             assert torch.equal(integers[place], own.integers(code))
-        for (counts, sizes), term in zip(parts, one.terms(code), strict=True):
+        for (counts, sizes), term in zip(parts, terms(one, code), strict=True):
             assert torch.equal(counts[place], term.integers)
             assert torch.equal(sizes[place], term.values())
 
@@ -350,7 +351,7 @@ def test_shifted_levels_are_levels_around_the_centre_of_each_channel() -> None:
     assert torch.equal(images.decode(images.codes(x)), images(x))
     close(images.levels(), levels + shift[:, None])
     codes = images.codes(x)
-    terms = images.terms(codes)
-    assert all(term.integers.shape == codes.shape and term.scale.ndim == 0 for term in terms)
-    close(sum(term.values() for term in terms).float(), expected)
+    found = terms(images, codes)
+    assert all(term.integers.shape == codes.shape and term.scale.ndim == 0 for term in found)
+    close(sum(term.values() for term in found).float(), expected)
     assert images.integer_grid() is None

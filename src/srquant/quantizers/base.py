@@ -101,15 +101,6 @@ class Quantizer(nn.Module):
         codes = torch.arange(1 + sum(self.intervals), device=knots.device)
         return grid.grid_values(codes.expand(*knots.shape[:-1], -1), knots, self.intervals)
 
-    def terms(self, codes: Tensor) -> list[integers.Term]:
-        """Codes as a sum of scales times integers, equal to :meth:`decode`; see
-        :func:`srquant.quantizers.numerics.integers.terms`.
-        """
-        found = integers.terms(codes.movedim(self.axis, 0) if self.axis else codes, self.knots(), self.intervals)
-        if not self.axis:
-            return found
-        return [replace(term, integers=term.integers.movedim(0, self.axis), axis=self.axis) for term in found]
-
     def integer_grid(self) -> integers.IntegerGrid | None:
         """The integers its levels are multiples of, or None if they are not."""
         found = integers.integer_grid(self.knots(), self.intervals)

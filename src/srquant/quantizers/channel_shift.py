@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from srquant.quantizers.base import Quantizer
-from srquant.quantizers.numerics.integers import Term
-
-_UNITS = 1 << 24
-"""In the largest shift: as finely as float32 tells values of that size apart."""
 
 
 class Shifted(Quantizer):
@@ -39,17 +34,6 @@ class Shifted(Quantizer):
     def levels(self) -> Tensor:
         shift = self.shift.detach()
         return super().levels() + (shift.reshape(-1, 1) if shift.ndim else shift)
-
-    def terms(self, codes: Tensor) -> list[Term]:
-        """The shift, and the lowest level if it is a term of its own, in units finer than float32's rounding."""
-        first, *rest = super().terms(codes)
-        offset = self.shift.detach().double()
-        if bool((first.integers == 1).all()):
-            offset = offset + first.scale.double()
-        else:
-            rest = [first, *rest]
-        unit = offset.abs().max().clamp(min=torch.finfo(torch.float32).tiny) / _UNITS
-        return [Term(unit, (offset / unit).round().long().expand(codes.shape)), *rest]
 
     def integer_grid(self) -> None:
         """None: shifts are not integers."""

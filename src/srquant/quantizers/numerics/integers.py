@@ -1,4 +1,4 @@
-"""Grids on whole numbers, and any grid as a sum of scales times integers.
+"""Grids on whole numbers.
 
 A grid (see :mod:`srquant.quantizers.numerics.grid`) *lies on integers* if all its levels are whole multiples of one
 scale. Free bounds rarely make it so; :func:`uniform_knots` and the quantizers' ``grid="int8"`` put it there. Then zero
@@ -26,25 +26,6 @@ _SCALE_BITS = 16
 _CLOSE = 1e-6
 """A multiple counts as whole if it is this near; exact grids miss by float64's rounding only."""
 _FARTHEST = 1 << 15
-
-
-@dataclass(frozen=True)
-class Term:
-    """``scale · integers``: part of a quantized tensor.
-
-    Args:
-        scale: Shape ``()``, or ``(c,)`` along an axis of the tensor; constant over all axes that a layer sums over.
-        integers: int64, in the tensor's shape.
-        axis: Of the tensor, along which scales of shape ``(c,)`` lie.
-    """
-
-    scale: Tensor
-    integers: Tensor
-    axis: int = 0
-
-    def values(self) -> Tensor:
-        """The part as real numbers, float64."""
-        return self.integers * _along(self.scale.double(), self.integers, self.axis)
 
 
 @dataclass(frozen=True)
@@ -106,26 +87,6 @@ def integer_grid(knots: Tensor, intervals: Intervals) -> IntegerGrid | None:
             if bool((integers.diff(dim=-1) % counts.long() == 0).all()):
                 return IntegerGrid((smallest / part).squeeze(-1).to(knots.dtype), integers, intervals)
     return None
-
-
-def terms(codes: Tensor, knots: Tensor, intervals: Intervals) -> list[Term]:
-    """Codes as the sum of :class:`Term` that decodes to the same values.
-
-    On integers that is one term. Elsewhere it is one for the lowest level, whose integers are all one, and one for each
-    segment, whose integers count the intervals of it that lie below the code::
-
-        decode(code) = e_0 · 1 + Σ_i size_i · clamp(code − c_i, 0, n_i),   c_i = Σ_{j<i} n_j
-
-    so a uniform quantizer has two, a piecewise-linear one three or four.
-    """
-    grid = integer_grid(knots, intervals)
-    if grid is not None:
-        return [Term(grid.scale, grid.integers(codes))]
-    exact = knots.detach().double()
-    found = [Term(exact[..., 0], torch.ones_like(codes, dtype=torch.int64))]
-    for i, part in enumerate(_segments(codes, intervals)):
-        found.append(Term((exact[..., i + 1] - exact[..., i]) / intervals[i], part))
-    return found
 
 
 def uniform_knots(lower: Tensor, upper: Tensor, intervals: Intervals) -> Tensor:
