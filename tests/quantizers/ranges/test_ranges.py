@@ -52,14 +52,14 @@ def test_quantiles_are_exact_where_a_sample_misleads(arrange: str) -> None:
     np.testing.assert_allclose(float(quantile(x[None], 0.99)), np.quantile(x.numpy(), 0.99), rtol=1e-6)
 
 
-def test_long_rows_are_thinned_without_favouring_channels() -> None:
-    channels = 64
+@pytest.mark.parametrize("channels", [1, 3, 44, 48, 52, 55, 64, 66, 88, 143, 180])
+def test_long_rows_are_thinned_without_favouring_channels(channels: int) -> None:
     x = torch.arange(channels, dtype=torch.float32).repeat(1 << 14)[None]
     for samples in (1 << 10, 3000, 1 << 14, 10_000):
         found = subsample(x, samples)
         assert found.shape[1] >= samples
         counts = torch.bincount(found[0].long(), minlength=channels)
-        assert int(counts.min()) > 0.9 * found.shape[1] / channels
+        assert int(counts.max() - counts.min()) <= 1
 
 
 def test_percentiles_cut_both_sides() -> None:

@@ -77,8 +77,8 @@ def sort(rows: Tensor) -> Tensor:
 def subsample(rows: Tensor, samples: int) -> Tensor:
     """Every k-th value of long rows, so that at least ``samples`` are left; short rows (up to 11 times that) whole.
 
-    k has no divisor up to 7, hence none in common with usual numbers of channels: otherwise only some channels of an
-    activation would be looked at.
+    k has no divisor up to 7 and none in common with n, hence none with the number of channels: otherwise only some
+    channels of an activation would be looked at.
 
     Args:
         rows: ``r n``.
@@ -87,6 +87,6 @@ def subsample(rows: Tensor, samples: int) -> Tensor:
     stride = rows.shape[1] // samples
     if stride < 11:
         return rows
-    while math.gcd(stride, 2 * 3 * 5 * 7) > 1:
+    while math.gcd(stride, 2 * 3 * 5 * 7 * rows.shape[1]) > 1:
         stride -= 1
     return rows[:, ::stride]
