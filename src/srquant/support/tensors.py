@@ -20,8 +20,14 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file."""
-    safetensors.torch.save_file(dict(tensors), path, metadata)
+    """Write a safetensors file. Tensors that lie in the same memory are written each for itself."""
+    seen: set[int] = set()
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
+    safetensors.torch.save_file(apart, path, metadata)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
