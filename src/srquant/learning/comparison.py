@@ -43,17 +43,25 @@ class Comparison:
         self._patches, self._loss, self._group = patches, loss, group
         self._micro_batch = settings.micro_batch
         self._autocast = autocast(next(teacher.parameters()).device, settings.precision)
+        self._overwritten: set[str] = set()
+        """Feature layers whose outputs the network itself changes afterwards: they are kept as copies."""
         self._expected = Teacher(partial(self.outputs, teacher), settings.cache)
 
     def outputs(self, network: SRNetwork, images: Tensor) -> Outputs:
         """What a network gives for images in [0, 1], ``n 3 h w``: the output, and the features the loss asks for."""
         features: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
 
         def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-            features[name] = output
+            features[name] = output.clone() if name in self._overwritten else output
+            versions[name] = features[name]._version
 
         with hooks(network, after={name: partial(keep, name) for name in self._loss.feature_layers}), self._autocast:
             output = network(to_network(network, images))
+        overwritten = {name for name, value in features.items() if value._version != versions[name]}
+        if overwritten:
+            self._overwritten |= overwritten
+            return self.outputs(network, images)
         return Outputs(output.float() / network.value_range, features)
 
     def gradients(self, learned: Sequence[nn.Parameter], indices: Sequence[int]) -> dict[str, float]:
