@@ -20,8 +20,8 @@ from srquant.images.metrics import cielab, colour_shift, psnr
 from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
 from srquant.methods.base import WeightSettings
 from srquant.model import Model
-from srquant.model.folding import fold_batch_norm
 from srquant.model.observing import observe
+from srquant.model.preparing import prepare
 from srquant.model.swapping import quant_layers, swap
 from srquant.support.errors import ArgumentError
 
@@ -61,7 +61,7 @@ def test_replaying_gives_what_whole_passes_give(name: str, tmp_path: Path, calib
     (folder,) = find_pairs(tmp_path / "Set", model.scale)
     quantized = MinMax(bits=3, edges="none").quantize(model, calibration)
     result = sensitivity(model, quantized, list(folder))
-    network, _, _ = fold_batch_norm(model.network)
+    network, *_ = prepare(model.network)
     assert result.float_psnr == pytest.approx(evaluate(model, [folder], model.scale)[0].psnr, abs=1e-3)
     assert result.all_psnr == pytest.approx(evaluate(quantized, [folder], model.scale)[0].psnr, abs=1e-9)
     layers = quant_layers(quantized.network)
@@ -84,8 +84,8 @@ def test_work_is_saved(edsr: Model, calibration: Calibration, pairs: PairFolder,
     monkeypatch.setattr(torch.nn.Conv2d, "forward", counting)
     sensitivity(edsr, quantized, list(pairs)[:1])
     count = len(quant_layers(quantized.network))
-    survey_and_float = 2 * count
-    assert calls == survey_and_float + count * (count - 1) // 2
+    prepared_and_float = 3 * count
+    assert calls == prepared_and_float + count * (count - 1) // 2
 
 
 def test_the_order_of_cost_and_the_teacher(edsr: Model, calibration: Calibration, pairs: PairFolder) -> None:
@@ -155,7 +155,7 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     channels = MSE(weights=WeightSettings(range="least_squares", granularity="per_channel"))
     quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
     rows = bound_percentiles(model, quantized, patches)
-    network, _, _ = fold_batch_norm(model.network)
+    network, *_ = prepare(model.network)
     seen: dict[str, list[Tensor]] = {}
 
     def look(layer: str, operand: str, values: Tensor) -> None:

@@ -91,8 +91,8 @@ def test_opening_a_model_imports_no_method_and_no_engine(saved: Path) -> None:
 
 
 def test_a_newer_format_is_refused(saved: Path) -> None:
-    rewrite(saved, lambda header, _: header.update(format=2))
-    with pytest.raises(ModelFileError, match="has format 2; this version of srquant reads up to 1: update srquant"):
+    rewrite(saved, lambda header, _: header.update(format=3))
+    with pytest.raises(ModelFileError, match="has format 3; this version of srquant reads up to 2: update srquant"):
         load(saved)
 
 
@@ -298,7 +298,10 @@ def test_any_module(calibration: Calibration, tmp_path: Path) -> None:
     assert [fold.norm for fold in quantized.record.folds] == ["network.norm"]
     assert {layer.name for layer in quantized.layers()} == {"network.first", "network.mix", "network.last"}
     (other,) = quantized.record.kept
-    assert (other.name, other.reason) == ("other operators", "products that are not modules of their own")
+    assert (other.name, other.reason) == (
+        "network",
+        "a Custom, which multiplies by operators of its own, not by layers",
+    )
     assert 0 < other.coverage < 1
     assert quantized.record.coverage + other.coverage == pytest.approx(1)
     path = quantized.save(tmp_path / "c.safetensors")

@@ -11,10 +11,10 @@ from torch import nn
 from srquant.api import configure
 from srquant.images import Calibration
 from srquant.model import Model
-from srquant.model.folding import fold_batch_norm
 from srquant.model.layer import CodedWeight, LearnableWeight, QuantLayer, finished
 from srquant.model.multiplications import product_of
 from srquant.model.observing import observe
+from srquant.model.preparing import prepare
 from srquant.model.survey import survey
 from srquant.model.swapping import quant_layers, swap
 from srquant.networks.modules import MatMul
@@ -59,7 +59,7 @@ def test_attention_products_are_points() -> None:
 def test_folding_changes_nothing_but_the_norms() -> None:
     network = small_networks()["srresnet"]
     before = state_bytes(network)
-    folded, folds, _ = fold_batch_norm(network)
+    folded, _, folds, _ = prepare(network)
     assert len(folds) == 2 * 2 + 1
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     images = torch.rand(1, 3, 20, 20)
@@ -81,7 +81,7 @@ def test_a_norm_whose_input_is_used_elsewhere_is_left() -> None:
     module = Forked().eval()
     module.norm.running_mean.normal_()
     network = Model.wrap(module, 2).network
-    folded, folds, _ = fold_batch_norm(network)
+    folded, _, folds, _ = prepare(network)
     assert not folds
     images = torch.rand(1, 3, 8, 8)
     assert torch.equal(folded(images), network(images))
@@ -207,7 +207,7 @@ def test_what_multiplies_nothing_stays_float(method: str, calibration: Calibrati
     model = Model.wrap(Narrow(), scale=2)
     found = survey(model.network)
     assert [multiplication.name for multiplication in found.multiplications] == ["network.conv"]
-    assert set(found.empty) == {"network.thin", "network.wide"}
+    assert {each.name for each in found.left_out} == {"network.thin", "network.wide"}
     settings = ["finetuning.epochs=1"] if method == "srquant" else []
     record = configure(method, settings=[*settings, "edges=none"]).quantize(model, calibration).record
     assert record is not None

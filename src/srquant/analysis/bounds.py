@@ -13,8 +13,8 @@ from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.model.folding import fold_batch_norm
 from srquant.model.observing import Operand, observe
+from srquant.model.preparing import prepare
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
@@ -66,7 +66,7 @@ def bound_percentiles(
     Raises:
         ArgumentError: A model is not a quantized one made of ``model``.
     """
-    network, _, survey = fold_batch_norm(model.network)
+    network, _, _, survey = prepare(model.network)
     kinds = {each.name: each.kind for each in survey.multiplications}
     layers = {title: quant_layers(other.network) for title, other in quantized.items()}
     for title, found in layers.items():

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.model.folding import fold_batch_norm
 from srquant.model.multiplications import flat
 from srquant.model.observing import Operand, observe
+from srquant.model.preparing import prepare
 from srquant.quantizers.ranges import quantile as quantile_of
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
@@ -77,7 +77,7 @@ def distributions(
     """
     check("quantile", quantile, Annotated[float, Field(gt=0, lt=1)])
     check("bins", bins, Annotated[int, Field(ge=1, le=100_000)])
-    network, _, survey = fold_batch_norm(model.network)
+    network, _, _, survey = prepare(model.network)
     kinds = {each.name: each.kind for each in survey.multiplications}
     names = [name for name in kinds if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)]
     if not names:

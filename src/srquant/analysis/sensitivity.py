@@ -19,8 +19,8 @@ from srquant.images.evaluation import enlarge
 from srquant.images.metrics import psnr
 from srquant.images.pairs import Pair
 from srquant.model import Model
-from srquant.model.folding import fold_batch_norm
-from srquant.model.swapping import quant_layers, replace
+from srquant.model.preparing import prepare
+from srquant.model.swapping import quant_layers, replace_all
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import bar
 
@@ -64,13 +64,12 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     layers = quant_layers(quantized.network)
     if quantized.record is None or model.record is not None:
         raise ArgumentError("sensitivity needs a float model and a quantized one made of it")
-    network, _, survey = fold_batch_norm(model.network)
+    network, _, _, survey = prepare(model.network)
     order = [each.name for each in survey.multiplications]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
     replays = {name: _Replay(network.get_submodule(name)) for name in order}
-    for name, module in replays.items():
-        replace(network, name, module)
+    replace_all(network, replays)
     student = Model(network, model.source)
     scores: dict[str, list[float]] = {name: [] for name in ("float", "all", *layers)}
     with bar("Measuring sensitivity", len(pairs) * len(layers)) as shown:

@@ -19,7 +19,7 @@ from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
 from srquant.model import Model
 from srquant.model.layer import QuantLayer
-from srquant.model.swapping import copy_network, quant_layers, replace
+from srquant.model.swapping import copy_network, quant_layers, replace_all
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
 
@@ -226,8 +226,7 @@ class _Contract(nn.Module):
         super().__init__()
         self.network = copy_network(model.to("cpu").network)
         self.value_range = self.network.value_range
-        for name, layer in quant_layers(self.network).items():
-            replace(self.network, name, _Bare(layer))
+        replace_all(self.network, {name: _Bare(layer) for name, layer in quant_layers(self.network).items()})
 
     def forward(self, images: Tensor) -> Tensor:
         if self.value_range == 1:

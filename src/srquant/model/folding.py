@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, cast
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.model.survey import Survey, survey
-from srquant.model.swapping import N, copy_network, replace
+from srquant.model.swapping import copy_network, replace_all
 from srquant.networks.base import SRNetwork
 from srquant.support.settings import Checked
-from srquant.support.tensors import modules_of
 from srquant.support.watching import Watched, watch
 
 
@@ -29,32 +27,31 @@ class Fold(Checked):
 
 
 class Folded(NamedTuple):
-    """A network without the batch normalisations that could be folded."""
+    """A network without the batch normalisations that could be folded, and a pass of it on its own probe."""
 
     network: SRNetwork
     folds: tuple[Fold, ...]
-    survey: Survey
+    watched: Watched
 
 
 def fold_batch_norm(network: SRNetwork) -> Folded:
-    """A copy in which every batch normalisation that directly follows a convolution is part of it, and its survey.
+    """A copy in which every batch normalisation that directly follows a convolution is part of it.
 
     W' = W·γ/σ, b' = (b − μ)·γ/σ + β, with σ = sqrt(var + ε). A normalisation is left where anything else reads or
     overwrites the convolution's output, and all of them if the results do not agree. The network runs once, and once
-    more if something was folded.
+    more if something was folded; it is given back itself if nothing was.
     """
-    plain = without_overwriting(copy_network(network))
-    watched = watch(plain, plain.probe())
-    folds = tuple(_find_folds(plain, watched))
+    watched = watch(network, network.probe())
+    folds = tuple(_find_folds(network, watched))
     if folds:
-        folded = copy_network(plain)
+        folded = copy_network(network)
         for fold in folds:
             _fold(folded, fold)
         reshape_folded(folded, folds)
         again = watch(folded, folded.probe())
         if _agree(watched.output, again.output):
-            return Folded(folded, folds, survey(folded, again))
-    return Folded(plain, (), survey(plain, watched))
+            return Folded(folded, folds, again)
+    return Folded(network, (), watched)
 
 
 def _fold(network: SRNetwork, fold: Fold) -> None:
@@ -71,26 +68,18 @@ def _fold(network: SRNetwork, fold: Fold) -> None:
     )
 
 
-def without_overwriting(network: N) -> N:
-    """Let activations write new tensors, in place: what a hook has seen must not change afterwards."""
-    for module in modules_of(network).values():
-        if getattr(module, "inplace", False) is True:
-            module.__dict__["inplace"] = False
-    return network
-
-
 def _agree(expected: Tensor, found: Tensor) -> bool:
     """Whether two outputs are the same up to rounding."""
     return bool((expected - found).abs().max() <= 1e-3 * expected.abs().max())
 
 
-def reshape_folded(network: nn.Module, folds: Iterable[Fold]) -> None:
+def reshape_folded(network: nn.Module, folds: Sequence[Fold]) -> None:
     """Give the convolutions a bias and take the normalisations out, in place; the weights are left alone."""
     for fold in folds:
         convolution = cast(nn.Conv2d, network.get_submodule(fold.convolution))
         if convolution.bias is None:
             convolution.bias = nn.Parameter(convolution.weight.new_zeros(fold.channels))
-        replace(network, fold.norm, nn.Identity())
+    replace_all(network, {fold.norm: nn.Identity() for fold in folds})
 
 
 def _find_folds(network: SRNetwork, watched: Watched) -> Iterator[Fold]:

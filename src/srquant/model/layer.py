@@ -76,9 +76,10 @@ class QuantLayer(nn.Module):
             raise AttributeError("a product of two activations has no weight")
         return turned(self.right(), self.product.inputs_first)
 
-    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
-        right = self.right() if b is None else self.right(b)
-        return self.product(self.left(a), right, self.bias)
+    def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
+        """The product of the operands, passed by position, or by the names that the module it stands for gives them."""
+        a, *others = (*operands, *(named[name] for name in self.product.operands[len(operands) :]))
+        return self.product(self.left(a), self.right(*others), self.bias)
 
 
 def finished(layer: QuantLayer) -> QuantLayer:

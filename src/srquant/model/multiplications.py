@@ -27,6 +27,8 @@ class Product:
 
     kind: ClassVar[str]
     """Name of its row in :data:`KINDS`."""
+    operands: ClassVar[tuple[str, ...]] = ("input",)
+    """Names of the module's parameters that are operands."""
     int32: ClassVar[bool] = True
     """Whether PyTorch multiplies int32 tensors in this way; int64 tensors it always does."""
 
@@ -128,6 +130,7 @@ class MatrixProduct(Product):
     """What a ``MatMul`` does with its operands."""
 
     kind = "matmul"
+    operands = ("left", "right")
 
     def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         return left @ right if bias is None else left @ right + bias
@@ -247,8 +250,17 @@ _BY_MODULE = {kind.module: kind for kind in KINDS.values()}
 
 
 def kind_of(module: nn.Module) -> MultiplicationKind | None:
-    """The kind of a module; None if it is no multiplication that can be quantized."""
-    return _BY_MODULE.get(type(module))
+    """The kind of a module; None if it is no multiplication that can be quantized.
+
+    A module whose weight is no parameter, but made anew in each pass (as by ``weight_norm``), is none; see
+    :mod:`srquant.model.baking`.
+    """
+    kind = _BY_MODULE.get(type(module))
+    return kind if kind is None or not kind.has_weight or "weight" in _parameters(module) else None
+
+
+def _parameters(module: nn.Module) -> set[str]:
+    return {name for name, _ in module.named_parameters(recurse=False)}
 
 
 def product_of(module: nn.Module) -> Product:

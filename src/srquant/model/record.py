@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from srquant.model.baking import Baked
 from srquant.model.folding import Fold
 from srquant.support.settings import Checked, from_json, stored_as
 
@@ -58,6 +59,7 @@ class Record(Checked):
     """Part of the multiply-adds whose operands are both quantized."""
     kept: tuple[Kept, ...] = ()
     folds: tuple[Fold, ...] = ()
+    baked: tuple[Baked, ...] = ()
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     """Scores measured by the one who made the file, if any."""

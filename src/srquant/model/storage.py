@@ -19,35 +19,36 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from srquant.model.folding import reshape_folded
-from srquant.model.layer import CodedWeight, QuantLayer
-from srquant.model.multiplications import MultiplicationKind, kind_of, turned
+from srquant.model.baking import Baked
+from srquant.model.folding import Fold
+from srquant.model.layer import CodedWeight
+from srquant.model.rebuilding import DTYPES, Index, rebuild
 from srquant.model.record import Record
-from srquant.model.swapping import copy_network, quant_layers, replace
+from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
-from srquant.networks.custom import CustomConfig, CustomNetwork
+from srquant.networks.custom import CustomNetwork
 from srquant.networks.opening import network_named
-from srquant.quantizers import Quantizer, build_quantizer
-from srquant.quantizers.numerics.packing import pack, packed_size, unpack
-from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, SrquantError
+from srquant.quantizers import Quantizer
+from srquant.quantizers.numerics.packing import pack
+from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError, SrquantError, first_line
 from srquant.support.files import replacing
-from srquant.support.settings import Checked, from_json, stored_as, to_json
-from srquant.support.tensors import names_of, save_safetensors, untie
+from srquant.support.settings import Checked, from_json, to_json
+from srquant.support.tensors import names_of, save_safetensors
 
 HEADER = "srquant.model"
-FORMAT = 1
+FORMAT = 2
 _LARGEST_INDEX = 64 << 20
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.int64, torch.bool)}
+_MISFITS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, zlib.error)
+"""What making a network from parts that do not fit raises."""
 
 
 @dataclass(frozen=True)
@@ -67,34 +68,6 @@ class _Header(Checked):
     record: Record
 
 
-_Size = Annotated[int, Field(ge=0, lt=1 << 40)]
-_Stored = tuple[str, dict[str, Any], dict[str, tuple[_Size, ...]]]
-"""A quantizer: its name, its arguments, the shapes of its bounds."""
-
-
-@dataclass(frozen=True)
-class _StoredLayer(Checked):
-    name: str
-    left: _Stored
-    weight: _Stored | None = None
-    shape: tuple[_Size, ...] = ()
-    """Of the weight's codes, output channels first."""
-    inputs_first: Annotated[int, Field(ge=0, le=65_536)] = 0
-    """Groups of the weight, where the module has its input channels first."""
-    right: _Stored | None = None
-    """Where there is no weight."""
-    also: tuple[str, ...] = ()
-    """Further names of the module."""
-
-
-@dataclass(frozen=True)
-class _Index(Checked):
-    __pydantic_config__: ClassVar[ConfigDict] = Checked.__pydantic_config__ | stored_as(layers="points")
-
-    tensors: tuple[tuple[str, Literal["float32", "int64", "bool"], tuple[_Size, ...]], ...]
-    layers: tuple[_StoredLayer, ...]
-
-
 def is_model_file(path: Path) -> bool:
     """Whether a file is a quantized model of this project, by its header."""
     return HEADER in read_metadata(path)
@@ -111,6 +84,67 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    described = cast(dict[str, Any], to_json(record))
+    number = FORMAT if described["baked"] else 1  # versions that know no baked layers open what has none
+    if number == 1:
+        del described["baked"]
+    header = {"format": number, "network": network.name, "config": to_json(network.config), "record": described}
+    with replacing(path) as temporary:
+        save_safetensors(_pack(network), temporary, {HEADER: json.dumps(header)})
+        _require_readable(temporary, network)
+
+
+def _require_readable(path: Path, network: SRNetwork) -> None:
+    """Open what was written, before it takes the place of an earlier file.
+
+    Of a network that was passed from Python only the header and the tensors: :func:`require_reopening` has seen to the
+    rest.
+
+    Raises:
+        OutputError: It does not open, or as another network.
+    """
+    try:
+        if isinstance(network, CustomNetwork):
+            text, found = _read(path)
+            _header(path, text)
+            wanted = _pack(network)
+        else:
+            found, wanted = read_model(path)[0].state_dict(), network.state_dict()
+    except SrquantError as error:
+        raise OutputError(f"the file was written but does not open: {error}") from error
+    different = [key for key, value in wanted.items() if key not in found or not torch.equal(value.cpu(), found[key])]
+    if different:
+        raise OutputError(f"the file was written but opens as another network: {', '.join(different[:3])} differ")
+
+
+def require_reopening(original: SRNetwork, quantized: SRNetwork, baked: Sequence[Baked], folds: Sequence[Fold]) -> None:
+    """See that a quantized network can be made again from what a file of it would hold.
+
+    Args:
+        original: The float network.
+        quantized: What became of it.
+        baked: Plain layers in it.
+        folds: Batch normalisations that it has no more.
+
+    Raises:
+        NetworkError: It cannot.
+    """
+
+    def build(state: dict[str, Tensor]) -> SRNetwork:
+        return _build(type(original), original.config, getattr(original, "network", None), state)
+
+    blobs = _pack(quantized)
+    try:
+        again = rebuild(_unpack_index(blobs["index"]), blobs, build, baked, folds).state_dict()
+    except (*_MISFITS, NetworkError) as error:
+        raise NetworkError(f"a file of the quantized network could not be opened again: {first_line(error)}") from error
+    for key, value in quantized.state_dict().items():
+        if key not in again or not torch.equal(value.cpu(), again[key]):
+            raise NetworkError(f"a file of the quantized network would open with another {key}")
+
+
+def _pack(network: SRNetwork) -> dict[str, Tensor]:
+    """The tensors of a file."""
     layers = quant_layers(network)
     names = {name: names for name, names in names_of(network).items() if name in layers}
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
@@ -137,14 +171,12 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
     blobs = {"index": torch.frombuffer(bytearray(zlib.compress(index, 9)), dtype=torch.uint8)}
     if codes:
         blobs["codes"] = torch.cat(codes)
-    for dtype_name, dtype in _DTYPES.items():
+    for dtype_name, dtype in DTYPES.items():
         parts = [value.reshape(-1) for value in floats.values() if value.dtype == dtype]
         parts += bounds if dtype == torch.float32 else []
         if parts:
             blobs[dtype_name] = torch.cat(parts)
-    header = {"format": FORMAT, "network": network.name, "config": to_json(network.config), "record": to_json(record)}
-    with replacing(path) as temporary:
-        save_safetensors(blobs, temporary, {HEADER: json.dumps(header)})
+    return blobs
 
 
 def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, Record]:
@@ -169,15 +201,23 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
         )
     kind = CustomNetwork if module is not None else network_named(header.network)
     try:
-        return _rebuild(header, blobs, kind, module), header.record
+        config = cast(object, from_json(kind.Config, header.config, "config"))
+        built = rebuild(
+            _unpack_index(blobs["index"]),
+            blobs,
+            lambda state: _build(kind, config, module, state),
+            header.record.baked,
+            header.record.folds,
+        )
+        return built, header.record
     except NetworkError as error:
         raise ModelFileError(f"{path} does not fit its network: {error}") from error
     except ArgumentError as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
     except SrquantError:
         raise
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, zlib.error) as error:
-        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {_first_line(error)}") from error
+    except _MISFITS as error:
+        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
@@ -187,7 +227,7 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor]]:
             handle = cast(Any, file)
             return handle.metadata()[HEADER], {key: handle.get_tensor(key) for key in list(handle.keys())}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path} is no model file, or is damaged or cut short: {_first_line(error)}") from error
+        raise ModelFileError(f"{path} is no model file, or is damaged or cut short: {first_line(error)}") from error
 
 
 def _header(path: Path, text: str) -> _Header:
@@ -203,127 +243,22 @@ def _header(path: Path, text: str) -> _Header:
         raise ModelFileError(f"{path} is damaged: in its header, {error}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-def _rebuild(
-    header: _Header, blobs: Mapping[str, Tensor], kind: type[SRNetwork], module: nn.Module | None
-) -> SRNetwork:
-    index = _unpack_index(blobs["index"])
-    takers = {name: _Taker(blobs.get(name, torch.empty(0)), dtype) for name, dtype in _DTYPES.items()}
-    floats = {key: takers[dtype].take(shape) for key, dtype, shape in index.tensors}
-    codes = _Taker(blobs.get("codes", torch.empty(0)), torch.uint8)
-    left: dict[str, Quantizer] = {}
-    right: dict[str, CodedWeight | Quantizer] = {}
-    for stored in index.layers:
-        left[stored.name] = _quantizer(stored.left, takers["float32"])
-        if stored.weight is not None:
-            quantizer = _quantizer(stored.weight, takers["float32"])
-            count = prod(stored.shape)
-            packed = codes.take([packed_size(count, quantizer.bits)])
-            right[stored.name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(stored.shape), quantizer)
-        elif stored.right is not None:
-            right[stored.name] = _quantizer(stored.right, takers["float32"])
-        else:
-            raise ValueError(f"the index gives {stored.name} no right operand")
-    state = dict(floats)
-    for stored in index.layers:
-        operand = right[stored.name]
-        if isinstance(operand, CodedWeight):
-            state[f"{stored.name}.weight"] = turned(operand(), stored.inputs_first)
-        for end in ("weight", "bias"):
-            if (key := f"{stored.name}.{end}") in state:
-                state |= {f"{other}.{end}": state[key] for other in stored.also}
-    built = _float_network(kind, header, state, module)
-    names = {name: every for every in names_of(built).values() for name in every}
-    for stored in index.layers:
-        if set(names.get(stored.name, ())) != {stored.name, *stored.also}:
-            raise ValueError(f"the module {stored.name} has other names than the index says")
-        bias = floats.get(f"{stored.name}.bias")
-        replace(built, stored.name, _layer(stored, built, left[stored.name], right[stored.name], bias))
-    return built.requires_grad_(False).eval()
-
-
-def _layer(
-    stored: _StoredLayer, network: SRNetwork, left: Quantizer, right: CodedWeight | Quantizer, bias: Tensor | None
-) -> QuantLayer:
-    """The layer that takes the place of a float network's module, if it fits."""
-    module = network.get_submodule(stored.name)
-    kind = kind_of(module)
-    if kind is None or kind.has_weight != isinstance(right, CodedWeight):
-        raise ValueError(f"{stored.name} is no multiplication of the operands that the index gives it")
-    product = kind.product_of(module)
-    if product.inputs_first != stored.inputs_first:
-        raise ValueError(f"{stored.name} has a weight in another order than the index says")
-    for operand in (left, right):
-        if isinstance(operand, Quantizer):
-            _check_shapes(stored.name, kind, module, operand)
-    return QuantLayer(product, left, right, bias)
-
-
-def _check_shapes(name: str, kind: MultiplicationKind, module: nn.Module, quantizer: Quantizer) -> None:
-    """Bounds of an activation are numbers, centres one for each channel."""
-    centres = dict(quantizer.named_parameters()).get("shift")
-    shape = kind.along_channels(torch.empty(kind.channels_of(module))).shape
-    if quantizer.knots().ndim != 1 or (centres is not None and centres.shape != shape):
-        raise ValueError(f"the bounds of {name} do not have the shape of its operand")
-
-
-def _unpack_index(data: Tensor) -> _Index:
+def _unpack_index(data: Tensor) -> Index:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(data.numpy().tobytes(), _LARGEST_INDEX)
     if not unpacker.eof:
         raise ValueError("the index is cut short or larger than any network needs")
-    return from_json(_Index, text, "index")
+    return from_json(Index, text, "index")
 
 
-def _float_network(
-    kind: type[SRNetwork], header: _Header, state: dict[str, Tensor], module: nn.Module | None
-) -> SRNetwork:
-    """The float network with decoded weights, batch normalisations folded as they were."""
-    added: dict[str, Tensor] = {}
-    folds = header.record.folds
-    for fold in folds:
-        # The file has no normalisations any more; the network is built with neutral ones first.
-        if fold.channels != state[f"{fold.convolution}.bias"].numel():
-            raise ValueError(f"{fold.convolution} has not the {fold.channels} channels of {fold.norm}")
-        if not fold.biased:
-            added[fold.convolution] = state.pop(f"{fold.convolution}.bias")
-        neutral = nn.BatchNorm2d(fold.channels).state_dict()
-        state |= {f"{fold.norm}.{key}": value for key, value in neutral.items()}
-    if module is None:
-        built = kind.build(from_json(kind.Config, header.config, "config"), state)
-    else:
-        built = CustomNetwork(copy_network(module), from_json(CustomConfig, header.config, "config"))
-        check_keys(built.name, built.state_dict(), state)
-        built.load_state_dict(state)
-    if untie(built):  # what was one parameter in the float network may be codes here and floats there
-        built.load_state_dict({key: state[key] for key in built.state_dict()})
-    reshape_folded(built, folds)
-    for name, bias in added.items():
-        cast(nn.Conv2d, built.get_submodule(name)).bias = nn.Parameter(bias)
+def _build(kind: type[SRNetwork], config: Any, module: nn.Module | None, state: dict[str, Tensor]) -> SRNetwork:
+    """The float network of a state dict."""
+    if kind is not CustomNetwork:
+        return kind.build(config, state)
+    built = CustomNetwork(copy_network(cast(nn.Module, module)), config)
+    check_keys(built.name, built.state_dict(), state)
+    built.load_state_dict(state)
     return built
-
-
-class _Taker:
-    """Takes tensors off the front of a flat one."""
-
-    def __init__(self, data: Tensor, dtype: torch.dtype) -> None:
-        if data.numel() and (data.dtype != dtype or data.ndim != 1):
-            raise ValueError(f"a row of {dtype} was wanted, not {data.dtype} of shape {tuple(data.shape)}")
-        if data.is_floating_point() and not bool(data.isfinite().all()):
-            raise ValueError("weights or bounds are NaN or infinite")
-        self._data = data.to(dtype)
-        self._start = 0
-
-    def take(self, shape: Sequence[int]) -> Tensor:
-        count = prod(shape)
-        part = self._data[self._start : self._start + count]
-        if part.numel() != count:
-            raise ValueError("a tensor is shorter than the index says")
-        self._start += count
-        return part.clone().reshape(shape)
 
 
 def _describe(quantizer: Quantizer, bounds: list[Tensor]) -> list[Any]:
@@ -335,14 +270,9 @@ def _describe(quantizer: Quantizer, bounds: list[Tensor]) -> list[Any]:
     return [quantizer.name, quantizer.arguments(), shapes]
 
 
-def _quantizer(description: _Stored, taker: _Taker) -> Quantizer:
-    name, arguments, shapes = description
-    return build_quantizer(name, arguments, {bound: taker.take(shape) for bound, shape in shapes.items()})
-
-
 def _storable(value: Tensor) -> Tensor:
     """Every other kind of number goes into the widest of its family; loading casts it back."""
-    if value.dtype in _DTYPES.values():
+    if value.dtype in DTYPES.values():
         return value
     return value.to(torch.float32 if value.is_floating_point() else torch.int64)
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from srquant.model.multiplications import MultiplicationKind, kind_of
+from srquant.model.multiplications import KINDS, MultiplicationKind, kind_of
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import NetworkError
+from srquant.support.tensors import modules_of
 from srquant.support.watching import Call, Watched, watch
 
 
@@ -31,23 +32,32 @@ class Multiplication:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A network's multiplications in the order in which they run, and its multiply-adds per LR pixel, all in all.
+class LeftOut:
+    """A module that multiplies but cannot be quantized, why, and its own multiply-adds per LR pixel."""
 
-    ``empty`` names multiplications with an operand or a weight that has no elements, as very narrow networks have them:
-    they multiply nothing and are left out.
+    name: str
+    reason: str
+    multiply_adds: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A network's multiplications in the order in which they run, what is left out, and all multiply-adds per LR pixel.
+
+    Left out are also multiplications with an operand or a weight that has no elements, as very narrow networks have
+    them: they multiply nothing.
     """
 
     multiplications: tuple[Multiplication, ...]
+    left_out: tuple[LeftOut, ...]
     multiply_adds: float
-    empty: tuple[str, ...] = ()
 
 
 def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
     """Find the multiplications in one forward pass.
 
-    Modules that never run, subclasses that may compute something else, and modules that are given more than their
-    operands are left out.
+    Subclasses, which may compute something else, modules that do not run or are given more than their operands, and
+    products that are no layers of their own are left out.
 
     Args:
         network: Any network.
@@ -59,14 +69,14 @@ def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
     watched = watch(network, network.probe()) if watched is None else watched
     edges = network.edges_seen(watched)
     multiplications: list[Multiplication] = []
-    empty: list[str] = []
+    left_out: list[LeftOut] = []
     for name, calls in watched.by_name().items():
         module = network.get_submodule(name)
         kind = kind_of(module)
         if kind is None or not all(call.plain for call in calls):
             continue
         if _multiplies_nothing(kind, module, calls):
-            empty.append(name)
+            left_out.append(LeftOut(name, "an operand has no elements", 0.0))
             continue
         work = sum(_multiply_adds(kind, module, call) for call in calls) / watched.pixels
         origins = tuple(watched.origins.get(operand.value, "") for operand in calls[-1].operands)
@@ -76,7 +86,29 @@ def survey(network: SRNetwork, watched: Watched | None = None) -> Survey:
     if not watched.multiply_adds:
         size = network.probe().shape[-1]
         raise NetworkError(f"{network.name}: not one multiplication ran on an image of {size}x{size}")
-    return Survey(tuple(multiplications), watched.multiply_adds / watched.pixels, tuple(empty))
+    runs = watched.by_name()
+    for name, module in modules_of(network).items():
+        if name not in runs and kind_of(module) is not None:
+            left_out.append(LeftOut(name, "it did not run on a small image, and may run on others", 0.0))
+    found = {each.name for each in multiplications}
+    for name, work in watched.multiply_adds_in.items():
+        if name not in found:
+            reason = _why_not(network.get_submodule(name))
+            left_out.append(LeftOut(name or network.name, reason, work / watched.pixels))
+    return Survey(tuple(multiplications), tuple(left_out), watched.multiply_adds / watched.pixels)
+
+
+def _why_not(module: nn.Module) -> str:
+    """Why a module that multiplies cannot be quantized."""
+    own = type(module).__name__
+    if kind_of(module) is not None:
+        return f"a {own} that is given more than its operands"
+    for kind in KINDS.values():
+        if type(module) is kind.module:
+            return f"a {own} that makes its weight from the image"
+        if isinstance(module, kind.module):
+            return f"a {own}, which computes something else than {kind.module.__name__}"
+    return f"a {own}, which multiplies by operators of its own, not by layers"
 
 
 def _multiplies_nothing(kind: MultiplicationKind, module: nn.Module, calls: Sequence[Call]) -> bool:

@@ -24,6 +24,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class SrquantError(Exception):
     """Base of every error the project raises for a user's mistake or a broken input."""
 

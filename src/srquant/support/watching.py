@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,35 +13,52 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from srquant.support.tensors import names_of
 
 Hook = Callable[..., object]
 
 
+def operands_of(module: nn.Module, given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a module was called with, in the order of its parameters, whether passed by position or by name.
+
+    Raises:
+        TypeError: The module does not take these.
+    """
+    if not named:
+        return tuple(given)
+    bound = inspect.signature(module.forward).bind(*given, **named)
+    return (*bound.args, *bound.kwargs.values())
+
+
 @contextmanager
 def hooks(
-    network: nn.Module,
-    before: Mapping[str, Hook] | None = None,
-    after: Mapping[str, Hook] | None = None,
-    *,
-    with_options: bool = False,
+    network: nn.Module, before: Mapping[str, Hook] | None = None, after: Mapping[str, Hook] | None = None
 ) -> Generator[None]:
     """Call functions before or after some modules run, while the body runs.
 
     Args:
         network: The modules' network.
-        before: Functions of (module, inputs), by the module's name; what they give, if not None, replaces the inputs.
-        after: Functions of (module, inputs, output).
-        with_options: Give both what was passed by keyword too, after the inputs.
+        before: Functions of (module, operands), by the module's name. Operands are what the module was given, in the
+            order of its parameters, whether by position or by name; what a function gives, if not None, replaces them.
+        after: Functions of (module, operands, output).
     """
-    modules = {name: network.get_submodule(name) for name in (*(before or {}), *(after or {}))}
+
+    def start(call: Hook, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        replaced = call(module, operands_of(module, given, named))
+        return None if replaced is None else (replaced, {})
+
+    def end(call: Hook, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        call(module, operands_of(module, given, named), output)
+
     handles = [
-        modules[name].register_forward_pre_hook(call, with_kwargs=with_options) for name, call in (before or {}).items()
+        network.get_submodule(name).register_forward_pre_hook(partial(start, call), with_kwargs=True)
+        for name, call in (before or {}).items()
     ]
     handles += [
-        modules[name].register_forward_hook(call, with_kwargs=with_options) for name, call in (after or {}).items()
+        network.get_submodule(name).register_forward_hook(partial(end, call), with_kwargs=True)
+        for name, call in (after or {}).items()
     ]
     try:
         yield
@@ -73,7 +91,7 @@ class Call:
 
     Args:
         name: Of the module; the first one, if it has several.
-        operands: The tensors it took by position, as they were before it ran.
+        operands: The tensors it took, in the order of its parameters, as they were before it ran.
         output: What it gave; None if that was no tensor.
         plain: Whether it took nothing else and gave a tensor.
     """
@@ -96,6 +114,7 @@ class Watched:
             …). Copies and shifts of a tensor count as the tensor. Empty if it was not seen.
         names: All names of each module, by the first one.
         multiply_adds: Of the whole pass.
+        multiply_adds_in: Of each module without those inside it, by its first name; of the network itself under "".
         pixels: Height times width of the images that went in.
         output: What came out.
     """
@@ -105,6 +124,7 @@ class Watched:
     origins: Mapping[int, str]
     names: Mapping[str, tuple[str, ...]]
     multiply_adds: float
+    multiply_adds_in: Mapping[str, float]
     pixels: int
     output: Tensor
 
@@ -127,29 +147,40 @@ def watch(network: nn.Module, images: Tensor) -> Watched:
     calls: list[Call] = []
     taken: list[tuple[Seen, ...]] = []  # of the modules that are running
 
-    def enter(name: str, _module: nn.Module, operands: tuple[Any, ...], _options: dict[str, Any]) -> None:
+    def enter(name: str, _module: nn.Module, operands: tuple[Any, ...]) -> None:
         operators.running.append(name)
         taken.append(tuple(operators.seen(operand) for operand in operands if isinstance(operand, Tensor)))
 
-    def leave(name: str, _module: nn.Module, operands: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+    def leave(name: str, _module: nn.Module, operands: tuple[Any, ...], output: Any) -> None:
         operators.running.pop()
         own = taken.pop()
-        plain = len(own) == len(operands) and not options and isinstance(output, Tensor)
+        plain = len(own) == len(operands) and isinstance(output, Tensor)
         calls.append(Call(name, own, operators.seen(output) if isinstance(output, Tensor) else None, plain))
 
     names = names_of(network)
     before, after = ({name: partial(call, name) for name in names} for call in (enter, leave))
-    with (
-        hooks(network, before, after, with_options=True),
-        torch.no_grad(),
-        FlopCounterMode(display=False) as counter,
-        operators,
-    ):
+    with hooks(network, before, after), torch.no_grad(), operators:
         output = network(images)
     operators.read(output)
     readers = {value: tuple(found) for value, found in operators.readers.items()}
     pixels = images.shape[-2] * images.shape[-1]
-    return Watched(tuple(calls), readers, operators.origins, names, counter.get_total_flops() / 2, pixels, output)
+    work = operators.multiply_adds
+    return Watched(tuple(calls), readers, operators.origins, names, sum(work.values()), work, pixels, output)
+
+
+def _of_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Operations of softmax(query·keyᵀ)·value, two for each multiply-add, as in PyTorch's table."""
+    return 2 * query.numel() * key.shape[-2] + 2 * query.shape[:-1].numel() * value.shape[-2:].numel()
+
+
+def _operations(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """Multiplications and additions of a product of tensors; 0 for all other operators."""
+    packet = func.overloadpacket
+    if packet in flop_registry:
+        return flop_registry[packet](*args, **kwargs, out_val=result)
+    if packet.__name__.startswith("_scaled_dot_product"):  # those of processors are not in PyTorch's table
+        return _of_attention(*args, **kwargs)
+    return 0
 
 
 class _Operators(TorchDispatchMode):
@@ -162,6 +193,7 @@ class _Operators(TorchDispatchMode):
         self.running: list[str] = []
         self.readers: dict[int, list[str]] = {}
         self.origins: dict[int, str] = {}
+        self.multiply_adds: dict[str, float] = {}
         self._values: dict[int, int] = {}  # by address; memory that is used again holds new values
         self._count = 0
 
@@ -174,6 +206,9 @@ class _Operators(TorchDispatchMode):
         given = self.origins.get(self._value(args[0]), "") if args and isinstance(args[0], Tensor) else ""
         self.read((args, kwargs))
         result = func(*args, **kwargs)
+        if operations := _operations(func, args, kwargs, result):
+            within = self.running[-1] if self.running else ""
+            self.multiply_adds[within] = self.multiply_adds.get(within, 0.0) + operations / 2
         name = func.overloadpacket.__name__
         for tensor in (*_tensors(_overwritten(func, args, kwargs)), *_tensors(result)):
             self._values.pop(_address(tensor), None)

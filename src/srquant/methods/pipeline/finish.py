@@ -44,6 +44,7 @@ def finish(
         coverage=plan.coverage,
         kept=plan.kept,
         folds=plan.folds,
+        baked=plan.baked,
         versions=versions(),
         curve=tuple(to_json(epoch) for epoch in curve),
     )

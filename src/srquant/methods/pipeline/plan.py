@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
-from srquant.model.folding import Fold, fold_batch_norm
+from srquant.model.baking import Baked
+from srquant.model.folding import Fold
+from srquant.model.preparing import prepare
 from srquant.model.record import Kept
+from srquant.model.sameness import require_usable
 from srquant.model.survey import Multiplication, Survey
 from srquant.networks.base import SRNetwork
 from srquant.support.errors import ArgumentError
@@ -28,9 +32,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method works on: the float network with normalisations folded, and what becomes of each multiplication."""
+    """What a method works on: the float network as it is quantized, and what becomes of each multiplication."""
 
     network: SRNetwork
+    baked: tuple[Baked, ...]
     folds: tuple[Fold, ...]
     survey: Survey
     targets: tuple[Target, ...]
@@ -48,7 +53,7 @@ class Plan:
 
 
 def make_plan(model: Model, method: Method) -> Plan:
-    """Fold normalisations, find the multiplications, and decide the bits of each.
+    """Prepare the network, find its multiplications, decide the bits of each, and see that the result can be used.
 
     Args:
         model: A float model.
@@ -57,10 +62,12 @@ def make_plan(model: Model, method: Method) -> Plan:
     Raises:
         ArgumentError: The model is quantized already, a rule of ``layers`` matches no layer, or the network has nothing
             of the scope.
+        NetworkError: With quantized layers the network would not be the same, or its file could not be opened again.
     """
     if model.record is not None:
         raise ArgumentError(f"the model is quantized already (by {model.record.method}); start from float weights")
-    network, folds, found = fold_batch_norm(model.network)
+    prepared = prepare(model.network)
+    network, found = prepared.network, prepared.survey
     rules = [parse_rule(rule) for rule in method.layers]
     for pattern, _ in rules:
         if not any(fnmatch.fnmatchcase(each.name, pattern) for each in found.multiplications):
@@ -77,13 +84,18 @@ def make_plan(model: Model, method: Method) -> Plan:
             kept.append(Kept(multiplication.name, reason, multiplication.multiply_adds / found.multiply_adds))
         else:
             targets.append(Target(multiplication, *bits))
-    kept += [Kept(name, "an operand has no elements", 0.0) for name in found.empty]
-    seen = sum(each.multiply_adds for each in found.multiplications) / found.multiply_adds
-    if seen < 0.9999:
-        kept.append(Kept("other operators", "products that are not modules of their own", 1 - seen))
+    kept += [Kept(each.name, each.reason, each.multiply_adds / found.multiply_adds) for each in found.left_out]
     if not targets:
-        raise ArgumentError("nothing is left to quantize; loosen edges or layers")
-    return Plan(network, folds, found, tuple(targets), tuple(kept))
+        raise ArgumentError(f"nothing is left to quantize; {_listing(kept)}; loosen edges, scope or layers")
+    plan = Plan(network, prepared.baked, prepared.folds, found, tuple(targets), tuple(kept))
+    require_usable(model.network, prepared, plan.names)
+    return plan
+
+
+def _listing(kept: Sequence[Kept]) -> str:
+    """What stays float, in one sentence."""
+    items = [f"{item.name} stays float ({item.reason})" for item in kept[:3]]
+    return ", ".join(items) + (f", and {len(kept) - 3} more" if len(kept) > 3 else "")
 
 
 def _is_transformer(network: SRNetwork, found: Survey, scope: Scope) -> bool:

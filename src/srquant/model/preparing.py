@@ -1,0 +1,34 @@
+"""A float network as it is quantized: the same function, with every product in a plain layer of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from srquant.model.baking import Baked, bake
+from srquant.model.folding import Fold, fold_batch_norm
+from srquant.model.overwriting import stop_overwriting
+from srquant.model.survey import Survey, survey
+from srquant.model.swapping import copy_network
+from srquant.networks.base import SRNetwork
+
+
+class Prepared(NamedTuple):
+    """A network that computes what another does, and how it came about; its survey."""
+
+    network: SRNetwork
+    baked: tuple[Baked, ...]
+    folds: tuple[Fold, ...]
+    survey: Survey
+
+
+def prepare(network: SRNetwork) -> Prepared:
+    """A copy of a float network that can be quantized layer by layer.
+
+    Modules stop overwriting their inputs where they may, layers that make their weights anew in each pass become plain
+    ones, and batch normalisations become part of the convolutions before them.
+    """
+    plain = copy_network(network)
+    stop_overwriting(plain)
+    baked = bake(plain)
+    folded = fold_batch_norm(plain)
+    return Prepared(folded.network, baked, folded.folds, survey(folded.network, folded.watched))
