@@ -23,7 +23,10 @@ FLOORS = (
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PLUGINS = {
     "methods": {"base", "pipeline"},
-    "networks": {"base", "modules", "undescribed", "checkpoint", "opening"},
+    "networks": {
+        *("base", "modules", "undescribed", "luma"),
+        *("checkpoint", "foreign", "unwrapping", "recognising", "opening"),
+    },
     "quantizers": {"base", "channel_shift", "numerics", "ranges"},
     "quantizers/ranges": {"base", "min_max", "lloyd_max", "percentile", "least_squares"},
 }

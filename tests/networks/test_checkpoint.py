@@ -64,7 +64,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, "text", 7])
 def test_files_without_tensors(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "n.pth")
-    with pytest.raises(NetworkError, match="holds no tensors"):
+    with pytest.raises(NetworkError, match=r"n\.pth holds no tensors"):
         read_checkpoint(tmp_path / "n.pth")
 
 
@@ -81,11 +81,23 @@ def test_random_bytes(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "n.pth")
 
 
-def test_gray_networks_are_refused(tmp_path: Path) -> None:
-    state = fresh_state()
-    state["head.0.weight"] = state["head.0.weight"][:, :1].clone()
-    torch.save(state, tmp_path / "n.pth")
-    with pytest.raises(NetworkError, match=r"head\.0\.weight is \[8, 1, 3, 3\], expected \[8, 3, 3, 3\]"):
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        (1, "take images of 1 channel; .* run its nn.Module on luma with Model.wrap"),
+        (4, "take images of 4 channels; .* weights for RGB"),
+    ],
+)
+@pytest.mark.parametrize("name", sorted(small_networks()))
+def test_own_networks_of_other_channels_are_refused_by_name(
+    name: str, channels: int, message: str, tmp_path: Path
+) -> None:
+    network = small_networks()[name]
+    state = dict(network.state_dict())
+    first = f"{network.edges.first[0]}.weight"
+    state[first] = state[first][:, :1].repeat(1, channels, 1, 1)
+    torch.save(network.to_published(state), tmp_path / "n.pth")
+    with pytest.raises(NetworkError, match=f"look like {network.name}, but {message}"):
         load_network(tmp_path / "n.pth")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from srquant.model.storage import is_model_file, read_model, write_model
 from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork
 from srquant.networks.custom import CustomConfig, CustomNetwork
-from srquant.networks.opening import check_value_range, load_network, save_network
+from srquant.networks.opening import load_network, save_network
+from srquant.networks.recognising import network_settings
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import channels_last
@@ -169,23 +171,41 @@ class Model:
         )
 
 
-def load(path: Path | str, *, value_range: float | None = None, network: nn.Module | None = None) -> Model:
+def load(
+    path: Path | str,
+    *,
+    value_range: float | None = None,
+    settings: Iterable[str] = (),
+    network: nn.Module | None = None,
+) -> Model:
     """Open a float network in any published layout, or a model this project saved. Opening never runs code.
 
     Args:
         path: The file.
-        value_range: Largest value of images in a float network, 1 or 255, where its weights do not tell.
+        value_range: Largest value of images in a float network, 1 or 255, where its weights do not tell; the same as
+            the setting ``value_range=…``.
+        settings: What else a float network's weights do not tell, as ``field=value``: ``residual_scale=0.1``. The
+            fields are those of ``model.network.config``, which a saved model keeps.
         network: The float module of a model that was made with :meth:`Model.wrap`.
 
     Raises:
-        ArgumentError: The value range is none, or the module is missing or not needed.
+        ArgumentError: A setting names no field, breaks its field's rule, or is given for a quantized model; the module
+            is missing or not needed.
         NetworkError: The weights cannot be opened as a network.
         ModelFileError: The saved model is damaged or of a newer format.
         MissingExtraError: The network needs an optional dependency.
+
+    Warns:
+        WeightsWarning: The file holds several sets of weights, or more than the network's; what was taken is named.
     """
-    check_value_range(value_range)
+    said = network_settings(value_range, settings)
     path = Path(path)
     if not is_model_file(path):
-        return Model(load_network(path, value_range), path.name)
+        return Model(load_network(path, settings=said), path.name)
+    if said:
+        raise ArgumentError(
+            f"{said[-1]} is for float networks; {path} is quantized and keeps what its network was opened with: "
+            f"leave it out, or quantize the float network again with it"
+        )
     opened, record = read_model(path, network)
     return Model(opened, record.source, record)

@@ -36,7 +36,7 @@ from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
 from srquant.networks.custom import CustomNetwork
-from srquant.networks.opening import network_named
+from srquant.networks.recognising import network_named
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.packing import pack
 from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError, SrquantError, first_line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from threading import get_ident
 from typing import Annotated, Any, ClassVar, Self, cast
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from srquant.support.errors import NetworkError
+from srquant.support.settings import override
 from srquant.support.watching import Watched
 
 State = dict[str, Tensor]
@@ -21,6 +22,8 @@ Scale = Annotated[int, Field(ge=1, le=32)]
 """How many times larger the output is."""
 ValueRange = Annotated[float, Field(gt=0, le=65_535)]
 """Largest value of the input and output images."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""Of the value range."""
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 """Of blocks, layers and the like."""
@@ -66,6 +69,9 @@ class SRNetwork(nn.Module):
     """Name in files and on the command line."""
     Config: ClassVar[type]
     """Frozen dataclass of the hyper-parameters; ``cls(config)`` builds the network."""
+
+    untold: ClassVar[tuple[str, ...]] = ("value_range",)
+    """Fields of ``Config`` that published weights do not tell, or not always, so that they are assumed."""
 
     config: Any
     scale: int
@@ -115,6 +121,24 @@ class SRNetwork(nn.Module):
             The hyper-parameters and the weights under this class's own keys, or None if these are not its weights.
         """
         raise NotImplementedError
+
+    @classmethod
+    def configured(cls, config: Any, state: State, settings: Iterable[str]) -> tuple[Any, State]:
+        """Set hyper-parameters as the user says them.
+
+        Args:
+            config: Hyper-parameters, from :meth:`read` or a file's header.
+            state: Weights under this class's own keys.
+            settings: Fields of ``Config``, as ``field=value``.
+
+        Returns:
+            Both, the weights changed only where a field decides some of them.
+
+        Raises:
+            UnknownNameError: There is no such field; the nearest is suggested.
+            ArgumentError: A value breaks its field's rule.
+        """
+        return override(config, settings), state
 
     @classmethod
     def to_published(cls, state: State) -> State:
@@ -186,9 +210,16 @@ def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     """Compare the keys and shapes a network has with those of given weights.
 
     Raises:
-        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape. Whole numbers
-            are given where a network has fractions.
+        NetworkError: They differ; the message lists what is missing, unexpected, and of another shape, or says that the
+            weights are for images that are not RGB. Whole numbers are given where a network has fractions.
     """
+    channels = next((found for key in own if (found := _other_channels(own[key], given.get(key)))), None)
+    if channels is not None:
+        way_out = "run its nn.Module on luma with Model.wrap in Python" if channels == 1 else "give weights for RGB"
+        raise NetworkError(
+            f"the weights look like {name}, but take images of {channels} channel{'s' if channels > 1 else ''}; "
+            f"srquant's own {name} takes RGB: {way_out}"
+        )
     shapes = [
         f"{key} is {list(given[key].shape)}, expected {list(own[key].shape)}"
         for key in own
@@ -203,6 +234,13 @@ def check_keys(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     if found:
         raise NetworkError(f"the weights look like {name} but do not fit: " + "; ".join(found))
     check_kinds(name, own, given)
+
+
+def _other_channels(own: Tensor, given: Tensor | None) -> int | None:
+    """How many channels the images have, where a convolution that takes RGB is given with other inputs."""
+    if given is None or own.ndim != 4 or given.ndim != 4 or own.shape[1] != 3 or given.shape[1] == 3:
+        return None
+    return given.shape[1] if given.shape[1] and own[:, 0].shape == given[:, 0].shape else None
 
 
 def check_kinds(name: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:

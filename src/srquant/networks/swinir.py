@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from srquant.networks.base import Channels, Count, Edges, Scale, SRNetwork, State, ValueRange, count_blocks
+from srquant.networks.base import Channels, Count, Edges, Fraction, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import MatMul, conv, pad_to_multiple, upsampler
 from srquant.support.errors import ArgumentError
 from srquant.support.settings import Checked
@@ -37,6 +37,8 @@ class SwinIRConfig(Checked):
     upsampler: Literal["pixelshuffledirect", "pixelshuffle"] = "pixelshuffledirect"
     """``pixelshuffledirect`` (light: one convolution and a shuffle) or ``pixelshuffle`` (classical)."""
     value_range: ValueRange = 1.0
+    mean: tuple[Fraction, Fraction, Fraction] = _RGB_MEAN
+    """RGB, in [0, 1], subtracted from the input and added to the output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -228,6 +230,7 @@ class SwinIR(SRNetwork):
 
     name = "swinir"
     Config = SwinIRConfig
+    untold = ("value_range", "mean")
 
     def __init__(self, config: SwinIRConfig) -> None:
         super().__init__()
@@ -246,7 +249,7 @@ class SwinIR(SRNetwork):
             self.conv_before_upsample = nn.Sequential(conv(config.channels, _UPSAMPLER_CHANNELS), nn.LeakyReLU())
             self.upsample = upsampler(config.scale, _UPSAMPLER_CHANNELS)
             self.conv_last = conv(_UPSAMPLER_CHANNELS, 3)
-        self.register_buffer("mean", torch.tensor(_RGB_MEAN) * config.value_range, persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean) * config.value_range, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -102,4 +102,10 @@ class SaturationWarning(UserWarning):
 
 
 class UnlikeWarning(UserWarning):
-    """The float network's output does not look like its input: most likely its value range is another one."""
+    """The float network's output does not look like its input: most likely something that weights do not tell is
+    another than assumed, such as its value range.
+    """
+
+
+class WeightsWarning(UserWarning):
+    """A file holds several sets of weights, or more than a network's; the message says which were taken."""
