@@ -16,10 +16,11 @@ from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
 from srquant.images.pairs import find_pairs
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
-from srquant.images.upscaling import Done, upscale_file, upscale_tree
+from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
 from srquant.methods import Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
+from srquant.model.observing import first_checked, warn_if_unlike
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.files import is_file, is_folder
 from srquant.support.settings import Threads, check, override
@@ -27,6 +28,9 @@ from srquant.support.settings import Threads, check, override
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement
     from srquant.engines.onnx import Range, Storage
+
+_PATCH = 48
+"""Height and width of what a model is looked at before it is exported."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -133,11 +137,16 @@ def export(
 
     Raises:
         SrquantError: See :func:`~srquant.engines.agreement.export_onnx`.
+
+    Warns:
+        UnlikeWarning: The model's output does not look like its input.
     """
-    from srquant.engines.agreement import export_onnx
+    from srquant.engines.agreement import export_onnx, test_patch
     from srquant.engines.onnx import ExportSettings
 
     check("threads", threads, Threads | None)
+    patch = test_patch(_PATCH, _PATCH)
+    warn_if_unlike(model.network, patch, model(patch))
     return export_onnx(model, Path(target), ExportSettings(tile, storage, range), engine, threads)
 
 
@@ -159,13 +168,25 @@ def evaluate(
 
     Raises:
         ImageError: A folder has no pairs of the model's scale.
+
+    Warns:
+        UnlikeWarning: A float network's output does not look like its input: something that its weights do not tell
+            is another than assumed. See the ``settings`` of :func:`load`.
     """
     if not data:
         raise ImageError("no data to evaluate on; give folders with HR and LR")
     folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
-    upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
+    upscaler = _on_device(model, device)
     whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
     return _evaluate(upscaler, folders, model.scale, None if whole else tiling(model, 192 if tile is None else tile))
+
+
+def _on_device(model: Model | Exported, device: str) -> Upscaler:
+    """What enlarges images, there; a float network's first output is looked at."""
+    if isinstance(model, Exported):
+        return model
+    moved = model.to(pick_device(device))
+    return first_checked(moved.network, moved) if model.record is None else moved
 
 
 def tiling(model: Model | Exported, tile: int) -> Tiling:
@@ -206,9 +227,12 @@ def upscale(
     Raises:
         ImageError: The picture, or every picture of the folder, cannot be read or written.
         OutputError: The target is the source, or lies in it.
+
+    Warns:
+        UnlikeWarning: See :func:`evaluate`.
     """
     source, target = Path(source), Path(target)
-    upscaler = model.to(pick_device(device)) if isinstance(model, Model) else model
+    upscaler = _on_device(model, device)
     cut = tiling(model, tile)
     if is_folder(source):
         return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing)

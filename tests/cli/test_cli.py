@@ -152,7 +152,7 @@ def test_bad_input_is_one_line(run, network: Path, low_images: Path, tmp_path: P
         (["upscale", network, tmp_path / "broken/a.png", "-o", tmp_path / "b.png"], "is not an image"),
         (["upscale", network, tmp_path / "broken", "-o", tmp_path / "b"], "1 of the pictures failed"),
         (["upscale", network, low_images / "0.png", "-o", tmp_path / "b.png", "--tile", 3], "tile=3"),
-        (["inspect", tmp_path / "broken/a.png"], "is not a checkpoint"),
+        (["inspect", tmp_path / "broken/a.png"], "is a text, not weights"),
         (["train", "EDSRR", "--data", low_images, "-o", out], "unknown network 'edsrr'; did you mean 'edsr'?"),
         (["train", "EDSR", "--data", tmp_path / "empty", "-o", out], "holds no image of at least"),
         (["train", "EDSR", "--data", low_images, "-o", out, "--set", "training.step=3"], "mean 'training.steps'?"),

@@ -22,6 +22,7 @@ from srquant.images.pairs import PairFolder
 from srquant.learning.identity import digest_of_network
 from srquant.methods import OAPTQ, PLQ, Method, MinMax
 from srquant.model import Model
+from srquant.model.observing import first_checked
 from srquant.support.digests import digest_of_settings
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
@@ -185,7 +186,8 @@ def _measure(
     start = time.perf_counter()
     quantized = model if method is None else method.quantize(model, calibration, state)
     seconds = 0.0 if method is None else time.perf_counter() - start
-    scores = evaluate(quantized, folders, model.scale)
+    upscaler = first_checked(model.network, model) if method is None else quantized
+    scores = evaluate(upscaler, folders, model.scale)
     table = {row.name: {"psnr": row.psnr, "ssim": row.ssim, "ssim_adabm": row.ssim_adabm} for row in scores}
     state.unlink(missing_ok=True)
     coverage = quantized.record.coverage if quantized.record is not None else 0.0

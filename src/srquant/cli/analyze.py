@@ -238,6 +238,7 @@ def compare(
     from srquant.analysis.figures import draw_comparison
     from srquant.api import pick_device
     from srquant.images.evaluation import enlarge, score
+    from srquant.model.observing import first_checked
     from srquant.support.errors import ArgumentError
     from srquant.support.settings import Positive, check
 
@@ -250,7 +251,8 @@ def compare(
     low, high = shown.pair(data, scales.pop()).read()
     results: list[tuple[str, NDArray[np.uint8], float]] = []
     for path, opened in models.items():
-        pixels = enlarge(opened, low, opened.scale)
+        upscaler = opened if opened.record is not None else first_checked(opened.network, opened)
+        pixels = enlarge(upscaler, low, opened.scale)
         results.append((path.stem, pixels, score(pixels, high, opened.scale).psnr))
         print(f"{path.stem}: {results[-1][2]:.2f} dB")
     pictures = [pixels for _, pixels, _ in results]

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from srquant.cli.options import CalibrationOptions, NetworkOptions, QuantizationOptions, Scale, grouped, require_output
+from srquant.cli.options import (
+    CalibrationOptions,
+    NetworkAndMethodOptions,
+    NetworkOptions,
+    QuantizationOptions,
+    Scale,
+    grouped,
+    require_output,
+)
 
 if TYPE_CHECKING:
     from srquant.methods import Method
@@ -25,14 +33,11 @@ Output = Annotated[
 @bench.command("oaptq-ablation")
 @grouped
 def oaptq_ablation(
-    network: NetworkOptions,
+    network: NetworkAndMethodOptions,
     data: Data,
     output: Output,
     calibration: CalibrationOptions,
     common: QuantizationOptions,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Another field of oaptq, in all rows: finetuning.precision=bf16 …")
-    ] = None,
 ) -> None:
     """Piecewise-linear quantizer off and on × no, vanilla and sensitivity-aware finetuning (OAPTQ, table 4).
 
@@ -44,7 +49,7 @@ def oaptq_ablation(
     from srquant.analysis.benchmark import ablation, ablation_of_the_paper
     from srquant.methods import OAPTQ
 
-    rows = ablation(cast(OAPTQ, common.configure("oaptq", set_ or ())))
+    rows = ablation(cast(OAPTQ, common.configure("oaptq", network.method_settings)))
     published = ablation_of_the_paper() if common.bits == 4 and common.weight_bits in (None, 4) else None
     _run(network, data, output, calibration, rows, published)
 

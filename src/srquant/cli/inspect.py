@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from srquant.cli.options import ModelPath, ValueRange
+from srquant.cli.options import ModelPath, NetworkSettings, ValueRange, network_settings
 
 
-def inspect(model: ModelPath, value_range: ValueRange = None) -> None:
+def inspect(model: ModelPath, value_range: ValueRange = None, set_: NetworkSettings = None) -> None:
     """Show what a file holds: network, method, bits and ranges of each layer, where it came from, sizes.
 
     Example:
@@ -14,7 +14,7 @@ def inspect(model: ModelPath, value_range: ValueRange = None) -> None:
     from srquant import load
     from srquant.cli.tables import print_coverage, print_file, print_layers, print_network, print_record
 
-    opened = load(model, value_range=value_range)
+    opened = load(model, value_range=value_range, settings=network_settings(set_))
     print_network(opened)
     if opened.record is not None:
         print_record(opened.record)

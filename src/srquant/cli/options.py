@@ -32,8 +32,18 @@ Scale = Annotated[int, typer.Option(help="How many times larger the output is.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 ValueRange = Annotated[
     float | None,
-    typer.Option(help="Largest value of images in the float network, 1 or 255, where its weights do not tell."),
+    typer.Option(
+        help="Largest value of images in the float network, 1 or 255, where its weights do not tell; the same as --set "
+        "network.value_range=…"
+    ),
 ]
+NetworkSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="What a float network's weights do not tell: network.residual_scale=0.1, network.value_range=1 …"
+    ),
+]
+_OF_NETWORK = "network."
 
 EngineOption = Annotated[
     str | None,
@@ -83,14 +93,47 @@ class NetworkOptions:
 
     network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
     value_range: ValueRange = None
+    set_: NetworkSettings = None
     device: Device = "auto"
 
     def load(self) -> Model:
-        """The network, on its device."""
+        """The network, on its device.
+
+        Raises:
+            SrquantError: It cannot be opened, or a setting is none of a network's.
+        """
         from srquant import load
         from srquant.api import pick_device
 
-        return load(self.network, value_range=self.value_range).to(pick_device(self.device))
+        settings = network_settings(self._network_settings)
+        return load(self.network, value_range=self.value_range, settings=settings).to(pick_device(self.device))
+
+    @property
+    def _network_settings(self) -> list[str]:
+        return self.set_ or []
+
+
+@dataclass(frozen=True)
+class NetworkAndMethodOptions(NetworkOptions):
+    """A float network, where it computes, and fields of it and of the method."""
+
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field of the method: weights.granularity=per_channel …; or what the network's weights do "
+            "not tell: network.residual_scale=0.1, network.value_range=1 …",
+        ),
+    ] = None
+
+    @property
+    def method_settings(self) -> list[str]:
+        """Those of the method, as ``field=value``."""
+        return [text for text in self.set_ or () if not text.startswith(_OF_NETWORK)]
+
+    @property
+    def _network_settings(self) -> list[str]:
+        return [text for text in self.set_ or () if text.startswith(_OF_NETWORK)]
 
 
 @dataclass(frozen=True)
@@ -99,6 +142,7 @@ class ModelOptions:
 
     model: ModelPath
     value_range: ValueRange = None
+    set_: NetworkSettings = None
     device: Device = "auto"
     engine: EngineOption = None
     threads: Threads = None
@@ -119,7 +163,12 @@ class ModelOptions:
 
         path, engine, threads = self.model, self.engine, self.threads
         check("threads", threads, Threads | None)
+        settings = network_settings(self.set_)
         if path.suffix == ".onnx":
+            if settings or self.value_range is not None:
+                raise ArgumentError(
+                    f"--set and --value-range are for float networks, and {path} is exported; leave them out"
+                )
             return open_exported(path, engine, threads)
         if engine is not None:
             raise ArgumentError(
@@ -127,7 +176,7 @@ class ModelOptions:
             )
         if threads is not None:
             torch.set_num_threads(threads)
-        return load(path, value_range=self.value_range)
+        return load(path, value_range=self.value_range, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -199,6 +248,22 @@ class QuantizationOptions:
         return configure(
             method, self.bits, weight_bits=self.weight_bits, edges=self.edges, layers=layers, settings=settings
         )
+
+
+def network_settings(given: Iterable[str] | None) -> list[str]:
+    """Texts such as ``network.residual_scale=0.1`` without their first word, as :func:`srquant.load` takes them.
+
+    Raises:
+        ArgumentError: One begins with another word.
+    """
+    from srquant.support.errors import ArgumentError
+
+    for text in given or ():
+        if not text.startswith(_OF_NETWORK):
+            raise ArgumentError(
+                f"--set {text}: this command sets fields of the float network only; write network.FIELD=value"
+            )
+    return [text.removeprefix(_OF_NETWORK) for text in given or ()]
 
 
 def require_output(output: Path, kind: str, suffixes: Sequence[str], *inputs: Path | None, below: bool = False) -> None:

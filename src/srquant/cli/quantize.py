@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import CalibrationOptions, NetworkOptions, QuantizationOptions, grouped, require_output
+from srquant.cli.options import (
+    CalibrationOptions,
+    NetworkAndMethodOptions,
+    QuantizationOptions,
+    grouped,
+    require_output,
+)
 
 
 @grouped
 def quantize(
-    network: NetworkOptions,
+    network: NetworkAndMethodOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
     common: QuantizationOptions,
     calibration: CalibrationOptions,
@@ -24,9 +30,6 @@ def quantize(
         typer.Option(
             help="Exception by name pattern: 'tail.*=8', 'body.3.*=4/6' (weights/activations), 'head.*=float'."
         ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other field of the method: weights.granularity=per_channel …")
     ] = None,
 ) -> None:
     """Quantize a float network with a hundred low-resolution images.
@@ -47,7 +50,7 @@ def quantize(
     from srquant.cli.tables import print_coverage, print_file
     from srquant.support.processes import is_first
 
-    configuration = common.configure(method, set_ or (), layer or ())
+    configuration = common.configure(method, network.method_settings, layer or ())
     require_output(output, "models", (".safetensors", ".state"), network.network, *calibration.folders)
     state = output.with_suffix(".state")
     model = network.load()

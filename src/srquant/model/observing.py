@@ -66,20 +66,51 @@ def observe(
                 raise ImageError("a calibration batch holds NaN or infinite values")
             output = network(to_network(network, batch))
             if number == 0:
-                _warn_if_unlike(network, batch, output)
+                warn_if_unlike(network, batch, output / network.value_range)
 
 
-def _warn_if_unlike(network: SRNetwork, images: Tensor, output: Tensor) -> None:
-    """Say so if what a network gave, shrunk again, is far from what it was given."""
-    shrunk = nn.functional.avg_pool2d(output.cpu(), network.scale) / network.value_range
-    error = float((shrunk - images).square().mean())
+def warn_if_unlike(network: SRNetwork, images: Tensor, output: Tensor) -> None:
+    """Say so if what a network gave, shrunk again, is far from what it was given.
+
+    Args:
+        network: It is asked what its weights do not tell.
+        images: ``n 3 h w`` in [0, 1].
+        output: ``n 3 scale·h scale·w`` in about [0, 1].
+
+    Warns:
+        UnlikeWarning: The mean squared error is 0.03 (15 dB) or more.
+    """
+    error = float((nn.functional.avg_pool2d(output.cpu(), network.scale) - images.cpu()).square().mean())
     if not error < _UNLIKE:
+        assumed = ", ".join(f"{name}={getattr(network.config, name)}" for name in network.untold)
         warnings.warn(
-            f"the float network's output does not look like its input (mean squared error {error:.2g} after shrinking, "
-            f"images in [0, 1]); is its value range really {network.value_range:g}? Otherwise give value_range",
+            f"the network's output does not look like its input (mean squared error {error:.2g} after shrinking, "
+            f"images in [0, 1]); its weights do not tell {assumed}: give what they were trained with, by --set "
+            f"network.FIELD=VALUE or load(path, settings=['FIELD=VALUE'])",
             UnlikeWarning,
             stacklevel=2,
         )
+
+
+def first_checked(network: SRNetwork, upscaler: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function of images, with a look at the first of its outputs.
+
+    Args:
+        network: What the upscaler runs.
+        upscaler: ``n 3 h w`` in [0, 1] to ``n 3 scale·h scale·w`` in about [0, 1].
+
+    Warns:
+        UnlikeWarning: See :func:`warn_if_unlike`; when it is called.
+    """
+    unseen = [network]
+
+    def run(images: Tensor) -> Tensor:
+        output = upscaler(images)
+        if unseen:
+            warn_if_unlike(unseen.pop(), images, output)
+        return output
+
+    return run
 
 
 def to_network(network: SRNetwork, images: Tensor) -> Tensor:
