@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from srquant.networks.base import Alignment, Scale, State, ValueRange
+from srquant.networks.luma import enlarge_bicubic, enlarge_on_luma
 from srquant.networks.undescribed import UndescribedNetwork
 from srquant.support.errors import ArgumentError, NetworkError
 from srquant.support.settings import Checked
+
+_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What a module meets in images that it does not take."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class CustomNetwork(UndescribedNetwork):
     """A user's module behind the common face. A file of it can only be opened together with the module.
 
     Args:
-        module: ``n 3 h w`` to ``n 3 scale·h scale·w``, any size.
+        module: ``n c h w`` to ``n c scale·h scale·w``, any size. c is 3 (RGB), or 1: then it is run on luma, see
+            :func:`~srquant.networks.luma.enlarge_on_luma`. If its output is as large as its input though the scale is
+            above 1, it is given images that are enlarged bicubically, as SRCNN and VDSR are.
         config: Scale, value range, and what tile corners must be multiples of.
 
     Raises:
-        ArgumentError: The module does not enlarge an RGB image by the scale.
+        ArgumentError: The module enlarges neither an RGB image nor one of one channel by the scale.
     """
 
     name = "custom"
@@ -48,20 +54,40 @@ class CustomNetwork(UndescribedNetwork):
         self.eval()
         if next(self.parameters(), None) is None:
             raise ArgumentError("the network has no parameters, so there is nothing to quantize")
-        size = 8 * config.alignment
-        try:
-            with torch.no_grad():
-                shape = tuple(self(torch.zeros(1, 3, size, size)).shape)
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ArgumentError(f"the network cannot run on an RGB image of {size}x{size}: {reason}") from error
-        if shape != (1, 3, config.scale * size, config.scale * size):
-            raise ArgumentError(
-                f"scale={config.scale}: the network turns 1x3x{size}x{size} into {'x'.join(map(str, shape))}"
-            )
+        self.on_luma, self.on_enlarged = self._probe(8 * config.alignment)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        if self.on_luma:
+            return enlarge_on_luma(self._run, images, self.scale, self.value_range)
+        return self._run(images)
+
+    def _run(self, images: Tensor) -> Tensor:
+        return self.network(enlarge_bicubic(images, self.scale) if self.on_enlarged else images)
+
+    def _probe(self, size: int) -> tuple[bool, bool]:
+        """Whether the module takes luma, and whether it takes images that are enlarged already."""
+        fault: Exception | None = None
+        for channels in (3, 1):
+            try:
+                shape = self._output(channels, size)
+            except _FAULTS as error:
+                fault = fault or error
+                continue
+            if fault is not None and shape[:2] != (1, 1):
+                break
+            if shape == (1, channels, size, size):
+                return channels == 1, self.scale > 1
+            if shape != (1, channels, self.scale * size, self.scale * size):
+                raise ArgumentError(
+                    f"scale={self.scale}: the network turns 1x{channels}x{size}x{size} into {'x'.join(map(str, shape))}"
+                )
+            return channels == 1, False
+        reason = (str(fault).splitlines() or [""])[0]
+        raise ArgumentError(f"the network cannot run on an RGB image of {size}x{size}: {reason}") from fault
+
+    def _output(self, channels: int, size: int) -> tuple[int, ...]:
+        with torch.no_grad():
+            return tuple(self.network(torch.zeros(1, channels, size, size)).shape)
 
     @classmethod
     def read(cls, state: State, value_range: float | None) -> tuple[Any, State] | None:
