@@ -120,6 +120,17 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, dtype: torch.dtype, kind: 
         load_network(path)
 
 
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_numbers_of_four_bits_are_refused(tmp_path: Path, kind: str) -> None:
+    state = fresh_state()
+    packed = torch.zeros(state["head.0.weight"].shape, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    state["head.0.weight"] = packed
+    path = tmp_path / f"n.{kind}"
+    save_file(state, path) if kind == "safetensors" else torch.save(state, path)
+    with pytest.raises(NetworkError, match=r"cannot be turned into float32: head\.0\.weight"):
+        load_network(path)
+
+
 def test_halves_are_weights(tmp_path: Path) -> None:
     state = {key: value.half() for key, value in fresh_state().items()}
     torch.save(state, tmp_path / "n.pth")

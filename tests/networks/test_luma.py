@@ -11,7 +11,7 @@ import torch
 from tests.conftest import write_png
 from torch import Tensor, nn
 
-from srquant import Calibration, Model, configure, evaluate, load, quantize, upscale
+from srquant import Calibration, Model, configure, evaluate, export, load, quantize, upscale
 from srquant.images.bicubic import resize
 from srquant.images.metrics import luma as luma_of_bytes
 from srquant.images.reading import read_picture
@@ -211,6 +211,15 @@ def test_a_network_of_one_channel_and_of_no_enlargement() -> None:
     model = Model.wrap(VDSR().eval(), 1)
     assert model(images).shape == images.shape
     assert not model.network.on_enlarged
+
+
+def test_what_cannot_be_exported_yet_is_refused_in_a_sentence(calibration: Calibration, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    small = quantize(Model.wrap(made("espcn"), 2), calibration, configure("minmax", 8, settings=["grid=int8"]))
+    for tile in (None, (96, 96)):
+        with pytest.raises(ArgumentError, match=r"upsample_bicubic2d_aa.*cannot be exported to ONNX"):
+            export(small, tmp_path / "m.onnx", tile=tile)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

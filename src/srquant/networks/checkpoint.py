@@ -81,10 +81,12 @@ def check_weights(path: Path, state: State) -> None:
         state: What is to be used of it.
 
     Raises:
-        NetworkError: Some are not finite, complex, not plain tensors, or far larger than the file.
+        NetworkError: Some are not finite, complex, of another kind of numbers, not plain tensors, or far larger than
+            the file.
     """
     _refuse(path, "not plain tensors (sparse, quantized, or without values)", _named(state, lambda v: not _plain(v)))
     _refuse(path, "complex numbers; a super-resolution network has real ones", _named(state, torch.is_complex))
+    _refuse(path, "of a kind that cannot be turned into float32", _named(state, lambda v: not _convertible(v)))
     if sum(value.nbytes for value in state.values()) > _most_bytes(path):
         raise NetworkError(f"{path} claims far more weights than a file of its size holds; it is damaged")
     _refuse(path, "NaN or infinite", _named(state, lambda v: v.is_floating_point() and not _finite(v)))
@@ -101,6 +103,15 @@ def _refuse(path: Path, what: str, keys: list[str]) -> None:
 
 def _plain(value: Tensor) -> bool:
     return value.layout == torch.strided and not (value.is_quantized or value.is_meta or value.is_nested)
+
+
+def _convertible(value: Tensor) -> bool:
+    """Not so numbers of four bits, two of which are in one element."""
+    try:
+        value.new_empty(1).to(torch.float32)
+    except (RuntimeError, TypeError):
+        return not value.is_floating_point()  # whole numbers are refused where floats are expected
+    return True
 
 
 def _finite(value: Tensor) -> bool:

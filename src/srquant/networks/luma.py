@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,8 +31,8 @@ def luma(images: Tensor, value_range: float) -> Tensor:
     Returns:
         ``n 1 h w`` in [16/255, 235/255] · value_range.
     """
-    weights = torch.tensor(_WEIGHTS, dtype=images.dtype, device=images.device).view(3, 1, 1)
-    return (images * weights).sum(1, keepdim=True) + _OFFSET * value_range
+    red, green, blue = (weight * channel for weight, channel in zip(_WEIGHTS, images.unbind(1), strict=True))
+    return (red + green + blue + _OFFSET * value_range).unsqueeze(1)
 
 
 def enlarge_on_luma(network: Callable[[Tensor], Tensor], images: Tensor, scale: int, value_range: float) -> Tensor:
@@ -64,7 +63,6 @@ def enlarge_bicubic(images: Tensor, scale: int) -> Tensor:
         return images
     # Of PyTorch's two cubic kernels the antialiased one is Keys'; when it enlarges, it is no wider than the other.
     padded = F.pad(images, [_REACH] * 4, mode="replicate")
-    height, width = (scale * side for side in padded.shape[-2:])
-    larger = F.interpolate(padded, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    larger = F.interpolate(padded, scale_factor=float(scale), mode="bicubic", align_corners=False, antialias=True)
     border = scale * _REACH
     return larger[..., border:-border, border:-border]

@@ -177,7 +177,10 @@ def _incomplete(kind: type[SRNetwork], error: Exception) -> NetworkError:
 
 def _unknown(state: State) -> NetworkError:
     keys = ", ".join(list(state)[:5])
-    return NetworkError(f"no known network has these weights (their keys begin {keys}); pass the nn.Module in Python")
+    return NetworkError(
+        f"no known network has these weights (their keys begin {keys}); pass the nn.Module in Python: "
+        f"Model.wrap(module, scale)"
+    )
 
 
 def one_line(error: Exception) -> str:

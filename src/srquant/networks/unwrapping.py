@@ -134,7 +134,7 @@ def _mappings(content: Any, place: tuple[str, ...], depth: int) -> Iterator[Cand
     if kept:
         yield Candidate(kept, place)
     for key, value in mapping.items():
-        if isinstance(key, str) and isinstance(value, Mapping):
+        if isinstance(key, str) and isinstance(value, Mapping) and not _TRAINING.search(key):
             yield from _mappings(value, (*place, key), depth - 1)
 
 
