@@ -273,6 +273,21 @@ def test_a_gray_network_of_spandrels(low_images: Path, tmp_path: Path) -> None:
 
 
 @with_spandrel
+def test_settings_of_a_network_of_spandrels(tmp_path: Path) -> None:
+    torch.save(esrgan(3, 3), tmp_path / "n.pth")
+    images = torch.rand(1, 3, 9, 8)
+    for model in (load(tmp_path / "n.pth", settings=["value_range=7"]), load(tmp_path / "n.pth", value_range=7)):
+        assert model.network.value_range == 7
+        with torch.no_grad():
+            expected = model.network.network(images * 7) / 7
+        torch.testing.assert_close(model(images), expected)
+    with pytest.raises(NetworkError, match="spandrel takes these weights for ESRGAN, not SPAN"):
+        load(tmp_path / "n.pth", settings=["architecture=SPAN"])
+    with pytest.raises(ArgumentError, match="unknown field 'residual_scale'; known: architecture, value_range"):
+        load(tmp_path / "n.pth", settings=["residual_scale=0.1"])
+
+
+@with_spandrel
 @pytest.mark.parametrize("channels", [(4, 4), (3, 1), (1, 3)])
 def test_other_channels_are_refused_by_name(channels: tuple[int, int], tmp_path: Path) -> None:
     torch.save(esrgan(*channels), tmp_path / "n.pth")

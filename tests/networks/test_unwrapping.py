@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from srquant.networks.checkpoint import read_checkpoint
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.opening import load_network
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
@@ -130,6 +131,7 @@ TOLD: dict[str, tuple[Content, str]] = {
     ),
     "model_ema beside model": (lambda s: {"model": other(s), "model_ema": s}, "averaged weights model_ema "),
     "ema deeper": (lambda s: {"model": other(s), "extra": {"ema": {"params": s}}}, r"averaged .* extra\.ema\.params "),
+    "at the top": (lambda s: {**s, "ema": zeros(s)}, "took the weights at the top of .*left the weights ema$"),
     "metrics": (
         lambda s: {"state_dict": {**behind("net.", s), "loss_fn.weight": torch.ones(1), "psnr.total": torch.zeros(())}},
         r"took the weights state_dict\.net .*left loss_fn\.weight, psnr\.total$",
@@ -245,3 +247,10 @@ def test_batch_counters_are_no_bookkeeping(tmp_path: Path) -> None:
     network = SRResNet(SRResNetConfig(scale=2, channels=8, blocks=1))
     state = behind("module.", dict(network.state_dict()))
     assert load_network(store(state, tmp_path / "n.pth")).config == network.config
+
+
+def test_a_file_with_a_header_is_taken_whole(tmp_path: Path) -> None:
+    """Whatever its modules are called."""
+    state = {"ema.weight": torch.ones(3), "body.weight": torch.ones(4)}
+    save_file(state, tmp_path / "n.safetensors")
+    assert read_checkpoint(tmp_path / "n.safetensors").keys() == state.keys()

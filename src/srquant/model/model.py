@@ -86,7 +86,9 @@ class Model:
         """A model of any ``nn.Module``.
 
         Args:
-            module: ``n 3 h w`` to ``n 3 scale·h scale·w`` in [0, value_range]; it is copied.
+            module: ``n 3 h w`` to ``n 3 scale·h scale·w`` in [0, value_range]; it is copied. One of a single channel is
+                run on luma, and colours are enlarged bicubically; one whose output is no larger than its input is given
+                images that are enlarged so (see :class:`~srquant.networks.custom.CustomNetwork`).
             scale: How many times larger the output is.
             value_range: Largest value of images in the network: 1 or 255.
             alignment: What tile corners must be multiples of; the window of a window-attention network.

@@ -82,7 +82,8 @@ def warn_if_unlike(network: SRNetwork, images: Tensor, output: Tensor) -> None:
     """
     error = float((nn.functional.avg_pool2d(output.cpu(), network.scale) - images.cpu()).square().mean())
     if not error < _UNLIKE:
-        assumed = ", ".join(f"{name}={getattr(network.config, name)}" for name in network.untold)
+        told = [name for name in network.untold if hasattr(network.config, name)]
+        assumed = ", ".join(f"{name}={getattr(network.config, name)}" for name in told)
         warnings.warn(
             f"the network's output does not look like its input (mean squared error {error:.2g} after shrinking, "
             f"images in [0, 1]); its weights do not tell {assumed}: give what they were trained with, by --set "

@@ -29,13 +29,13 @@ _LONGEST = 160
 
 
 def read_checkpoint(path: Path) -> State:
-    """The likeliest weights in a ``.safetensors`` or PyTorch file: averaged ones before others, and no further prefix
-    than ``module.`` taken off.
+    """The likeliest mapping of weights in a ``.safetensors`` or PyTorch file, averaged ones before others, whole, and
+    with no other prefix than ``module.`` taken off.
 
     Raises:
         NetworkError: See :func:`read_candidates` and :func:`check_weights`.
     """
-    first = read_candidates(path)[0]
+    first = next(candidate for candidate in read_candidates(path) if not candidate.beside)
     check_weights(path, first.state)
     whole = all(key.startswith("module.") for key in first.state)
     return {key.removeprefix("module."): value for key, value in first.state.items()} if whole else first.state

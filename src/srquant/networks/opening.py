@@ -32,13 +32,14 @@ def load_network(path: Path, value_range: float | None = None, settings: Iterabl
 
     Args:
         path: A safetensors or PyTorch file in any published layout.
-        value_range: See :func:`open_network`.
-        settings: See :func:`open_network`.
+        value_range: See :func:`~srquant.networks.recognising.open_network`.
+        settings: See there.
 
     Raises:
-        ArgumentError: See :func:`open_network`.
+        ArgumentError: A setting names no field of the network, or its value breaks its rule.
         NetworkError: See :func:`~srquant.networks.checkpoint.read_candidates`,
-            :func:`~srquant.networks.checkpoint.check_weights` and :func:`open_network`.
+            :func:`~srquant.networks.checkpoint.check_weights` and
+            :func:`~srquant.networks.recognising.open_network`.
         MissingExtraError: No own network fits and spandrel is not installed.
 
     Warns:

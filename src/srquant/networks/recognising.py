@@ -90,6 +90,14 @@ def open_network(state: State, value_range: float | None = None, settings: Itera
 def first_network(path: Path, found: Sequence[Candidate], said: Sequence[str]) -> tuple[SRNetwork, Candidate]:
     """The network of the first candidate that is one; those of nothing but zeros come last.
 
+    Args:
+        path: The file, for messages and the size that its weights may have.
+        found: The likeliest first.
+        said: See :func:`network_settings`.
+
+    Returns:
+        The network, and the form of the candidate that it was made of.
+
     Raises:
         SrquantError: There is none. What was wrong with the likeliest that looked like one is said.
     """
@@ -119,9 +127,13 @@ def _is_zero(state: State) -> bool:
 
 
 def tell(path: Path, taken: Candidate, found: Sequence[Candidate]) -> None:
-    """Say which weights were taken where there is more in the file."""
+    """Say which weights were taken where there is more in the file.
+
+    Warns:
+        WeightsWarning: Other candidates have the same keys, or other tensors were beside them.
+    """
     same = [other for other in found if other.place != taken.place and taken.is_like(other)]
-    others = [other.name or "those without a name" for other in same]
+    others = [other.name or "at the top" for other in same]
     own = [other.place[-1] for other in same if other.place]
     beside = [key for key in taken.beside if key.partition(".")[0] not in own]
     left = [f"the weights {', '.join(others)}"] if others else []
@@ -129,7 +141,9 @@ def tell(path: Path, taken: Candidate, found: Sequence[Candidate]) -> None:
     if left:
         kind = "averaged weights" if taken.averaged else "weights"
         warnings.warn(
-            f"took the {kind} {taken.name} of {path}, and left {' and '.join(left)}", WeightsWarning, stacklevel=4
+            f"took the {kind} {taken.name or 'at the top'} of {path}, and left {' and '.join(left)}",
+            WeightsWarning,
+            stacklevel=4,
         )
 
 
