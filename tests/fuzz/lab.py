@@ -27,7 +27,7 @@ from tests.images.test_pairs import make_pair
 import srquant
 from srquant.cli import main as cli
 from srquant.engines.onnx import ExportSettings, write_onnx
-from srquant.images import read_picture
+from srquant.images.reading import open_picture
 from srquant.model import Model
 from srquant.support.files import PICTURES
 
@@ -168,7 +168,8 @@ def require_whole(path: Path) -> None:
     if path.suffix == ".safetensors":
         srquant.load(path)
     elif path.suffix.lower() in PICTURES:
-        assert read_picture(path).pixels.size
+        with open_picture(path) as file:
+            assert all(picture.pixels.size for picture in file)
     elif path.suffix == ".onnx":
         import onnx
 

@@ -11,8 +11,9 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 
 from srquant.images import Layout, Picture, read_picture, write_picture, writing
+from srquant.images.bands import Banded
 from srquant.images.reading import list_images, read_size
-from srquant.images.writing import check_output, write_bands
+from srquant.images.writing import check_output, write_pictures
 from srquant.support.errors import ImageError, OutputError
 
 LOSSLESS = (".png", ".tif", ".webp", ".bmp")
@@ -47,7 +48,7 @@ def test_what_is_written_is_read(
         pixels = (pixels // 257).astype(np.uint8)
     if layout.gray != gray:  # 16-bit gray with transparency in TIFF
         pixels = pixels[..., [0, 0, 0, 1]]
-    write_bands(path, 37, 23, layout, [pixels[:16], pixels[16:32], pixels[32:]])
+    write_pictures(path, [Banded(37, 23, layout, [pixels[:16], pixels[16:32], pixels[32:]])])
     again = read_picture(path)
     expected = Picture(pixels, layout)
     assert np.array_equal(again.rgb(), expected.rgb())
@@ -91,9 +92,9 @@ def test_colour_profiles_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = tmp_path / "first.png"
     Image.fromarray(noise(Layout())).save(first, icc_profile=profile)
     picture = read_picture(first)
-    assert picture.layout.icc_profile == profile
+    assert picture.metadata.icc_profile == profile
     write_picture(tmp_path / f"second{suffix}", picture)
-    assert read_picture(tmp_path / f"second{suffix}").layout.icc_profile == profile
+    assert read_picture(tmp_path / f"second{suffix}").metadata.icc_profile == profile
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,8 @@ def test_stored_modes(tmp_path: Path, mode: str, gray: bool, alpha: bool) -> Non
     assert (picture.layout.gray, picture.layout.alpha) == (gray, alpha)
     assert picture.rgb8().shape == (37, 23, 3)
     with Image.open(path) as opened:
-        assert np.array_equal(picture.rgb8(), np.asarray(opened.convert("RGB")))
+        difference = picture.rgb8().astype(int) - np.asarray(opened.convert("RGB"))
+    assert np.abs(difference).max() <= (mode == "YCbCr")  # whose formula Pillow computes in integers
 
 
 def test_a_palette_with_a_transparent_colour(tmp_path: Path) -> None:
@@ -197,12 +199,6 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read_picture(tmp_path / "x.png")
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "x.tif", np.random.default_rng(0).random((9, 9)).astype(np.float32))
-    with pytest.raises(ImageError, match="floating-point pixels"):
-        read_picture(tmp_path / "x.tif")
-
-
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
@@ -227,7 +223,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_bands(path, 37, 23, Layout(), bands())
+        write_pictures(path, [Banded(37, 23, Layout(), bands())])
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from tests.conftest import NETWORK_NAMES, small_networks, write_png
 
 from srquant import upscale
 from srquant.api import tiling
-from srquant.images import Calibration, Layout, Picture, read_picture, upscaling, write_picture
+from srquant.images import Calibration, Layout, Picture, read_picture, upscaling, write_picture, writing
 from srquant.images.bicubic import resize
 from srquant.images.evaluation import enlarge
 from srquant.images.tiling import Tiling
@@ -52,7 +53,7 @@ def nearest(images: torch.Tensor) -> torch.Tensor:
 def test_every_layout_keeps_its_pixels(tmp_path: Path, gray: bool, alpha: bool, depth: int) -> None:
     layout = Layout(gray=gray, alpha=alpha, depth=depth)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, layout.peak + 1, (50, 37, layout.channels)).astype(np.uint16 if depth == 16 else np.uint8)
+    pixels = rng.integers(0, layout.peak + 1, (50, 37, layout.channels)).astype(layout.dtype)
     write_picture(tmp_path / "in.png", Picture(pixels, layout))
     upscale_file(nearest, tmp_path / "in.png", tmp_path / "out.png", 2, Tiling(16, 8))
     result = read_picture(tmp_path / "out.png")
@@ -65,14 +66,85 @@ def test_every_layout_keeps_its_pixels(tmp_path: Path, gray: bool, alpha: bool, 
         assert np.abs(result.pixels[..., -1] - smooth.numpy()).max() <= 0.51 + layout.peak * 1e-6
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("height", [40, 100, 150])
-def test_tiles_of_one_size_become_one_picture(tmp_path: Path, height: int, suffix: str) -> None:
-    """A strip of a TIFF has as many rows as the first, whatever the tiles are."""
-    write_png(tmp_path / "in.png", height, 90)
-    upscale_file(nearest, tmp_path / "in.png", tmp_path / f"out{suffix}", 2, Tiling(64, 8, size=(64, 72)))
-    pixels = read_picture(tmp_path / "in.png").pixels
-    assert np.array_equal(read_picture(tmp_path / f"out{suffix}").pixels, pixels.repeat(2, 0).repeat(2, 1))
+TILINGS = {
+    "small": Tiling(16, 3),
+    "unaligned": Tiling(20, 5, 8),
+    "large": Tiling(192, 26),
+    "one size": Tiling(40, 8, size=(40, 48)),
+    "one size, windows": Tiling(48, 8, 8, (48, 56)),
+}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 90), (40, 48), (61, 33), (150, 71)], ids=str)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp", "streamed.png"])
+@pytest.mark.parametrize("cut", TILINGS)
+@pytest.mark.parametrize("depth", [8, 16])
+def test_tiles_of_any_size_in_any_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int, cut: str, suffix: str, size: tuple[int, int]
+) -> None:
+    """What is read back is what is computed in memory, pixel for pixel, however bands come to the writer."""
+    if suffix == "streamed.png":
+        monkeypatch.setattr(writing, "_STREAMED_FROM", 0)
+    layout = Layout(depth=depth)
+    pixels = np.random.default_rng(sum(size)).integers(0, layout.peak + 1, (*size, 3)).astype(layout.dtype)
+    picture = Picture(pixels, layout)
+    write_picture(tmp_path / "in.png", picture)
+    upscale_file(nearest, tmp_path / "in.png", tmp_path / f"out{suffix}", 2, TILINGS[cut])
+    result = read_picture(tmp_path / f"out{suffix}")
+    wanted = pixels.repeat(2, 0).repeat(2, 1)
+    if depth == 16 and suffix in (".webp", ".bmp"):
+        assert result.layout.depth == 8
+        assert np.abs(result.pixels.astype(float) - wanted / 257).max() <= 0.5
+    else:
+        assert np.array_equal(result.pixels, wanted)
+
+
+ALPHA_BMP = (  # a header of 108 bytes with masks, two pixels: half transparent red and whole blue
+    b"BM"
+    + struct.pack("<IHHI", 130, 0, 0, 122)
+    + struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    + struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    + bytes(52)
+    + bytes((0, 0, 255, 128, 255, 0, 0, 255))
+)
+
+
+def test_a_folder_in_one_format(tmp_path: Path) -> None:
+    """What its own format cannot hold has a way out."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/alpha.bmp").write_bytes(ALPHA_BMP)
+    Image.new("RGB", (9000, 2)).save(tmp_path / "in/wide.webp")
+    Image.new("RGB", (33_000, 2)).save(tmp_path / "in/wide.jpg")
+    write_png(tmp_path / "in/sub/ok.png", 20, 24)
+    done = upscaling.upscale_tree(nearest, tmp_path / "in", tmp_path / "same", 2, Tiling(9000, 0))
+    assert [path.name for path in done.written] == ["ok.png"]
+    reasons = {path.name: reason for path, reason in done.failed}
+    assert "cannot store transparency; use .png or .tif or .webp (for a whole folder, --format)" in reasons["alpha.bmp"]
+    assert ".webp holds at most 16383 pixels a side, the picture has 18000x4; use .png or .tif" in reasons["wide.webp"]
+    assert ".jpg holds at most 65500 pixels a side, the picture has 66000x4; use .png or .tif" in reasons["wide.jpg"]
+    (tmp_path / "in/wide.jpg").unlink()
+    for form, suffix in (("png", ".png"), ("tiff", ".tif")):
+        done = upscaling.upscale_tree(nearest, tmp_path / "in", tmp_path / form, 2, Tiling(9000, 0), form=form)
+        assert not done.failed
+        assert [path.relative_to(tmp_path / form).as_posix() for path in done.written] == [
+            f"alpha{suffix}",
+            f"sub/ok{suffix}",
+            f"wide{suffix}",
+        ]
+        assert read_picture(tmp_path / form / f"alpha{suffix}").layout == Layout(alpha=True)
+
+
+def test_two_pictures_never_become_one(tmp_path: Path) -> None:
+    write_png(tmp_path / "in/a.png", 20, 24)
+    Image.new("RGB", (9, 9)).save(tmp_path / "in/a.jpg")
+    for skip in (False, True):
+        done = upscaling.upscale_tree(
+            nearest, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0), form="png", skip_existing=skip
+        )
+        ((path, reason),) = done.failed
+        assert path.name == "a.png"
+        assert "as a.jpg does; rename one of them" in reason
+    assert read_picture(tmp_path / "out/a.png").size == (18, 18)
 
 
 def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
@@ -110,13 +182,14 @@ def test_pictures_of_a_folder_are_read_and_written_while_others_are_enlarged(tmp
         running -= 1
         return nearest(images)
 
-    real = upscaling.write_bands
+    real = upscaling.write_pictures
 
-    def write(path: Path, *arguments) -> None:
-        real(path, *arguments)
+    def write(path: Path, *arguments) -> tuple[str, ...]:
+        lost = real(path, *arguments)
         writing.set()
+        return lost
 
-    monkeypatch.setattr(upscaling, "write_bands", write)
+    monkeypatch.setattr(upscaling, "write_pictures", write)
     done = upscaling.upscale_tree(slow, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
     assert most == 1
     assert [path.name for path in done.written] == [f"{number}.png" for number in range(6)]

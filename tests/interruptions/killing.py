@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import imagecodecs
 import matplotlib.figure
-import png
 import tifffile
 import torch
 import torch._dynamo
@@ -31,7 +31,7 @@ import srquant.learning.trainer
 from srquant.cli import main as cli
 from srquant.quantizers.numerics import kernels
 
-_LOADED = (matplotlib.figure, png, tifffile, torch._dynamo, kernels)
+_LOADED = (matplotlib.figure, imagecodecs, tifffile, torch._dynamo, kernels)
 """Imported here so that no run has to do it."""
 _SAVE_EVERY = 3
 """Steps between two savings; a minute would be longer than the whole run of a small network."""

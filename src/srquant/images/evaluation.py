@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srquant.images.enlarging import Upscaler, enlarge_bands
 from srquant.images.metrics import psnr, ssim, ssim_adabm
 from srquant.images.pairs import PairFolder
 from srquant.images.picture import Layout, Picture
 from srquant.images.tiling import SMALLEST_TILE, Tiling
-from srquant.images.upscaling import Upscaler, enlarge_bands
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.memory import memory_errors

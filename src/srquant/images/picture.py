@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from srquant.images.metadata import Metadata
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 """uint8 or uint16."""
@@ -17,17 +19,19 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Layout:
-    """How a picture is stored, apart from its pixels and size.
+    """How pixels are stored.
 
-    ``depth`` is 8 or 16 bits a channel; ``icc_profile`` and ``exif`` (without the orientation) go unchanged into what
-    is written.
+    Args:
+        gray: One channel of colour instead of three.
+        alpha: Whether a channel of opacity follows.
+        depth: 8 or 16 bits a channel.
+        associated: Whether the file stores colours multiplied by alpha. In memory they never are.
     """
 
     gray: bool = False
     alpha: bool = False
     depth: int = 8
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
+    associated: bool = False
 
     @property
     def peak(self) -> int:
@@ -37,18 +41,42 @@ class Layout:
     @property
     def channels(self) -> int:
         """Stored channels: 1 to 4."""
-        return (1 if self.gray else 3) + self.alpha
+        return self.colours + self.alpha
+
+    @property
+    def colours(self) -> int:
+        """Channels of colour: 1 or 3."""
+        return 1 if self.gray else 3
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """Of the pixels: uint8 or uint16."""
+        return np.uint16 if self.depth == 16 else np.uint8
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels the right way up (EXIF orientation applied) and the layout of their file.
+    """Pixels the right way up (orientation applied), and what their file said of them.
 
-    ``pixels``: ``h w channels``, uint8 or uint16; gray or RGB, then alpha if there is one.
+    Args:
+        pixels: ``h w channels``, uint8 or uint16, 0 … peak; gray or RGB, then alpha if there is one, by which colours
+            are not multiplied.
+        layout: How the file stores them.
+        metadata: What else the file says.
+        duration: Milliseconds, for a frame of an animation.
+        left_out: What the file holds and the pixels do not show, in words.
     """
 
     pixels: Pixels
     layout: Layout
+    metadata: Metadata = field(default_factory=Metadata)
+    duration: float = 0
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, layout = self.pixels.shape, self.layout
+        assert self.pixels.dtype == layout.dtype, f"{self.pixels.dtype} for {layout}"
+        assert len(shape) == 3 and shape[2] == layout.channels and 0 not in shape, f"{shape} for {layout}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,7 +85,7 @@ class Picture:
 
     def rgb(self) -> Pixels:
         """``h w 3``; gray repeated, alpha left out."""
-        colour = self.pixels[..., : 1 if self.layout.gray else 3]
+        colour = self.pixels[..., : self.layout.colours]
         return np.ascontiguousarray(np.broadcast_to(colour, (*self.size, 3)))
 
     def rgb8(self) -> NDArray[np.uint8]:
@@ -81,5 +109,4 @@ def to_layout(rgb: NDArray[np.float32], alpha: NDArray[np.float32] | None, layou
     """
     colour = rgb @ LUMA[:, None] if layout.gray else rgb
     values = colour if alpha is None else np.concatenate((colour, alpha[..., None]), axis=-1)
-    rounded = np.rint(values.clip(0, 1) * layout.peak)
-    return rounded.astype(np.uint16 if layout.depth == 16 else np.uint8)
+    return np.rint(values.clip(0, 1) * layout.peak).astype(layout.dtype)

@@ -1,30 +1,28 @@
-"""Enlarging pictures in files and folders, tile by tile, from disk to disk."""
+"""Enlarging pictures in files and folders, from disk to disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from srquant.images.bicubic import resize
-from srquant.images.picture import Layout, Picture, Pixels, to_layout
-from srquant.images.reading import list_images, read_picture
+from srquant.images.bands import Banded
+from srquant.images.enlarging import Upscaler, enlarge_bands
+from srquant.images.formats.opened import PictureFile
+from srquant.images.formats.table import holders, named
+from srquant.images.reading import list_images, open_picture
 from srquant.images.tiling import Tiling
-from srquant.images.writing import check_output, write_bands
-from srquant.support.errors import ImageError, SrquantError
+from srquant.images.writing import check_output, several_fit, write_pictures
+from srquant.support.errors import ImageError, LossWarning, SrquantError
 from srquant.support.files import require_apart, require_outside, require_writable
 from srquant.support.memory import memory_errors
 from srquant.support.progress import Bar, bar
-from srquant.support.tensors import as_tensor
 
-Upscaler = Callable[[Tensor], Tensor]
-"""Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""
 _AT_ONCE = 3
 """Pictures in work: one is read, one enlarged, one written."""
 
@@ -39,7 +37,10 @@ class Done:
 
 
 def upscale_file(upscaler: Upscaler, source: Path, target: Path, scale: int, tiling: Tiling) -> None:
-    """Enlarge one picture. Gray stays gray, 16 bits stay 16 bits, transparency is enlarged by bicubic interpolation.
+    """Enlarge a picture, every page of a TIFF, or every frame of an animation.
+
+    Gray stays gray, 16 bits stay 16 bits, transparency is enlarged by bicubic interpolation, and metadata is kept. What
+    the format written cannot hold is said by a warning.
 
     Args:
         upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
@@ -55,50 +56,74 @@ def upscale_file(upscaler: Upscaler, source: Path, target: Path, scale: int, til
     """
     require_apart(target, source)
     require_writable(target)
-    picture = read_picture(source)
-    with bar(f"Enlarging {source.name}", tiling.count(*picture.size)) as shown:
-        _enlarge_to(upscaler, picture, target, scale, tiling, shown)
+    losses = _Losses()
+    with open_picture(source) as file:
+        total = file.count * tiling.count(*file.size)
+        with bar(f"Enlarging {source.name}", total) as shown:
+            _enlarge_to(upscaler, file, target, scale, tiling, losses, shown)
+    losses.warn()
 
 
 def upscale_tree(
-    upscaler: Upscaler, source: Path, target: Path, scale: int, tiling: Tiling, *, skip_existing: bool = False
+    upscaler: Upscaler,
+    source: Path,
+    target: Path,
+    scale: int,
+    tiling: Tiling,
+    *,
+    skip_existing: bool = False,
+    form: str = "same",
 ) -> Done:
     """Enlarge all pictures of a folder and the folders in it; the hierarchy is kept. A bad picture stops no other.
 
     While one picture is enlarged the next is read and the one before is written: decoding and encoding take as long as
     a fast network does. The upscaler itself is called by one thread at a time.
 
+    Args:
+        upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
+        source: A folder.
+        target: A folder; the files in it are named like the pictures.
+        scale: How many times larger the output is.
+        tiling: How to cut.
+        skip_existing: Leave pictures alone that are there already.
+        form: The format to write: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has.
+
     Raises:
         ImageError: There are no pictures.
         OutputError: The output folder is the input folder, or lies in it.
+        UnknownNameError: There is no such format.
     """
     require_outside(target, source)
     paths = list_images(source, recursive=True)
     if not paths:
         raise ImageError(f"{source} holds no images")
+    outputs = {path: named(target / path.relative_to(source), form) for path in paths}
+    owners: dict[Path, Path] = {}  # several pictures may get one name
     sources: dict[str, list[Path]] = {}  # an output above the input may still meet one of its pictures
     for path in paths:
+        owners.setdefault(outputs[path], path)
         sources.setdefault(path.name, []).append(path)
     written: list[Path] = []
     skipped: list[Path] = []
     failed: list[tuple[Path, str]] = []
-    reading, computing = Lock(), Lock()
+    losses, computing = _Losses(), Lock()
 
     def alone(images: Tensor) -> Tensor:
         with computing:
             return upscaler(images)
 
     def one(path: Path) -> None:
-        output = target / path.relative_to(source)
-        if skip_existing and output.exists():
-            skipped.append(output)
-            return
+        output = outputs[path]
         try:
+            if owners[output] != path:
+                raise ImageError(f"{path} would become {output}, as {owners[output].name} does; rename one of them")
+            if skip_existing and output.exists():
+                skipped.append(output)
+                return
             require_apart(output, *sources.get(output.name, ()))
             require_writable(output)
-            with reading:
-                picture = read_picture(path)
-            _enlarge_to(alone, picture, output, scale, tiling, None)
+            with open_picture(path) as file:
+                _enlarge_to(alone, file, output, scale, tiling, losses, None)
             written.append(output)
         except SrquantError as error:
             failed.append((path, str(error)))
@@ -110,51 +135,54 @@ def upscale_tree(
                 shown.advance(1, path.name)
         finally:
             workers.shutdown(cancel_futures=True)
+    losses.warn()
     return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
 
 
-def enlarge_bands(
-    upscaler: Upscaler, picture: Picture, layout: Layout, scale: int, tiling: Tiling, shown: Bar | None = None
-) -> Iterator[Pixels]:
-    """Enlarge a picture in memory, tile by tile.
+@dataclass
+class _Losses:
+    """What is not in the pictures that were written, collected by several threads, to be said once."""
 
-    Args:
-        upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
-        picture: What to enlarge.
-        layout: What to make of it: clamped and rounded to its depth, gray or colour, alpha as the picture has.
-        scale: How many times larger the output is.
-        tiling: How to cut.
-        shown: Moves on by one for each tile.
+    found: dict[str, list[Path]] = field(default_factory=dict[str, "list[Path]"])
+    changing: Lock = field(default_factory=Lock)
 
-    Returns:
-        Bands of rows, ``rows scale·w channels``, top to bottom, all of one height but the last.
-    """
-    image = picture.pixels.transpose(2, 0, 1)
-    for row in tiling.rows(*picture.size):
-        parts: list[Pixels] = []
-        for tile in row:
-            colour, alpha = _enlarge(upscaler, tile.cut(image), picture.layout, scale)
-            kept = tile.keep(colour, scale).transpose(1, 2, 0)
-            parts.append(to_layout(kept, None if alpha is None else tile.keep(alpha, scale), layout))
-            if shown is not None:
-                shown.advance()
-        yield np.concatenate(parts, axis=1)
+    def add(self, path: Path, lost: str) -> None:
+        with self.changing:
+            self.found.setdefault(lost, []).append(path)
+
+    def warn(self) -> None:
+        for lost, paths in sorted(self.found.items()):
+            others = len(paths) - 1
+            more = f" and {others} other picture{'s' if others > 1 else ''}" if others else ""
+            warnings.warn(f"{min(paths)}{more}: {lost}", LossWarning, stacklevel=3)
 
 
 def _enlarge_to(
-    upscaler: Upscaler, picture: Picture, target: Path, scale: int, tiling: Tiling, shown: Bar | None
+    upscaler: Upscaler,
+    file: PictureFile,
+    target: Path,
+    scale: int,
+    tiling: Tiling,
+    losses: _Losses,
+    shown: Bar | None,
 ) -> None:
-    height, width = (scale * length for length in picture.size)
-    layout = check_output(target, height, width, picture.layout)
+    count = file.count if several_fit(target, file.kind) else 1
+    if count < file.count:
+        ways = holders(height=1, width=1, alpha=False, count=file.count, kind=file.kind)
+        losses.add(file.path, f"only the first of several {file.kind}s is enlarged; {ways} holds them all")
+    left_out: dict[str, None] = {}
+
+    def enlarged() -> Iterator[Banded]:
+        for picture in file if count > 1 else [file.first()]:
+            left_out.update(dict.fromkeys(picture.left_out))
+            height, width = (scale * length for length in picture.size)
+            layout = check_output(target, height, width, picture.layout)
+            bands = enlarge_bands(upscaler, picture, layout, scale, tiling, shown)
+            yield Banded(height, width, layout, bands, picture.metadata, picture.duration)
+
     with memory_errors(f"give a smaller tile than {tiling.tile}"):
-        write_bands(target, height, width, layout, enlarge_bands(upscaler, picture, layout, scale, tiling, shown))
-
-
-def _enlarge(
-    upscaler: Upscaler, pixels: Pixels, layout: Layout, scale: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """RGB, ``3 h w``, and alpha, ``h w``, in about [0, 1]."""
-    values = as_tensor(pixels.astype(np.float32) / layout.peak)
-    colour = values[:1].expand(3, -1, -1) if layout.gray else values[:3]
-    output = upscaler(colour[None])[0].float().cpu().numpy()
-    return output, resize(values[-1], scale).numpy() if layout.alpha else None
+        lost = write_pictures(target, enlarged(), count, file.loop)
+    for what in left_out:
+        losses.add(file.path, f"{what} cannot be enlarged, and is left out")
+    if lost:
+        losses.add(file.path, f"{target.suffix} holds no {', '.join(lost)}; left out")
