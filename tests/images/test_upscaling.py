@@ -53,7 +53,8 @@ def nearest(images: torch.Tensor) -> torch.Tensor:
 def test_every_layout_keeps_its_pixels(tmp_path: Path, gray: bool, alpha: bool, depth: int) -> None:
     layout = Layout(gray=gray, alpha=alpha, depth=depth)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, layout.peak + 1, (50, 37, layout.channels)).astype(layout.dtype)
+    # Of no pixel is alpha 0, under which the colour would be another one.
+    pixels = rng.integers(1, layout.peak + 1, (50, 37, layout.channels)).astype(layout.dtype)
     write_picture(tmp_path / "in.png", Picture(pixels, layout))
     upscale_file(nearest, tmp_path / "in.png", tmp_path / "out.png", 2, Tiling(16, 8))
     result = read_picture(tmp_path / "out.png")
@@ -97,6 +98,32 @@ def test_tiles_of_any_size_in_any_format(
         assert np.abs(result.pixels.astype(float) - wanted / 257).max() <= 0.5
     else:
         assert np.array_equal(result.pixels, wanted)
+
+
+def disc(depth: int = 8) -> Picture:
+    """A light disc on transparent black; pixels at its edge are partly visible."""
+    y, x = np.mgrid[:384, :384]
+    alpha = np.clip(16 * 8 - np.hypot(y - 191.5, x - 191.5) + 0.5, 0, 1).reshape(48, 8, 48, 8).mean((1, 3))
+    layout = Layout(alpha=True, depth=depth)
+    pixels = np.zeros((48, 48, 4))
+    pixels[..., :3] = np.array([250, 240, 200]) / 255 * (alpha > 0)[..., None]
+    pixels[..., 3] = alpha
+    return Picture(np.rint(pixels * layout.peak).astype(layout.dtype), layout)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_no_dark_halo_around_what_is_transparent(tmp_path: Path, suffix: str, depth: int) -> None:
+    """A network that smooths takes in what stands under alpha 0; that is the colour of the disc now."""
+    write_picture(tmp_path / f"in{suffix}", disc(depth))
+
+    def smooth(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(images, scale_factor=4.0, mode="bicubic")
+
+    upscale_file(smooth, tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", 4, Tiling(16, 8))
+    result = read_picture(tmp_path / f"out{suffix}")
+    colour = result.pixels[..., :3][result.pixels[..., 3] > 0] / result.layout.peak * 255
+    assert np.abs(colour - (250, 240, 200)).max() <= 1
 
 
 ALPHA_BMP = (  # a header of 108 bytes with masks, two pixels: half transparent red and whole blue

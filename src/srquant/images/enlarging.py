@@ -11,6 +11,7 @@ from torch import Tensor
 from srquant.images.bicubic import resize
 from srquant.images.picture import Layout, Picture, Pixels, to_layout
 from srquant.images.tiling import Tiling
+from srquant.images.transparency import filled
 from srquant.support.progress import Bar
 from srquant.support.tensors import as_tensor
 
@@ -21,7 +22,7 @@ Upscaler = Callable[[Tensor], Tensor]
 def enlarge_bands(
     upscaler: Upscaler, picture: Picture, layout: Layout, scale: int, tiling: Tiling, shown: Bar | None = None
 ) -> Iterator[Pixels]:
-    """Enlarge a picture in memory, tile by tile.
+    """Enlarge a picture in memory, tile by tile; transparent pixels get the colour of visible ones beside them first.
 
     Args:
         upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
@@ -34,7 +35,7 @@ def enlarge_bands(
     Returns:
         Bands of rows, ``rows scale·w channels``, top to bottom; their heights are those of the tiles.
     """
-    image = picture.pixels.transpose(2, 0, 1)
+    image = filled(picture).pixels.transpose(2, 0, 1)
     for row in tiling.rows(*picture.size):
         parts: list[Pixels] = []
         for tile in row:
