@@ -14,6 +14,7 @@ from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
 from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
+from srquant.images.formats.table import Target, named
 from srquant.images.pairs import find_pairs
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
@@ -212,9 +213,14 @@ def upscale(
     *,
     tile: int = 192,
     skip_existing: bool = False,
+    format: Target = "same",
     device: str = "auto",
 ) -> Done:
     """Enlarge a picture, or all pictures of a folder and the folders in it.
+
+    Every page of a TIFF is enlarged, and every frame of an animation where the format written holds several: pages in
+    TIFF, frames in PNG, WebP and TIFF. Metadata is kept; what the format cannot hold is said by a
+    :class:`~srquant.support.errors.LossWarning`, once for all pictures.
 
     Args:
         model: Float or quantized, or an exported file opened in an engine.
@@ -222,11 +228,14 @@ def upscale(
         target: A file if the source is one, else a folder.
         tile: Height and width, in LR pixels, of what is computed at once (and overlaps around it).
         skip_existing: Leave pictures alone that are there already, to go on after an interruption.
+        format: To write into a folder: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has. Where
+            the target is a file, its name's ending says the format.
         device: Where to compute.
 
     Raises:
         ImageError: The picture, or every picture of the folder, cannot be read or written.
         OutputError: The target is the source, or lies in it.
+        ArgumentError: There is no such format, or the target's name says another one.
 
     Warns:
         UnlikeWarning: See :func:`evaluate`.
@@ -235,9 +244,11 @@ def upscale(
     upscaler = _on_device(model, device)
     cut = tiling(model, tile)
     if is_folder(source):
-        return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing)
+        return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing, form=format)
     if is_folder(target):
-        target = target / source.name
+        target = named(target / source.name, format)
+    elif named(target, format) != target:
+        raise ArgumentError(f"format={format!r} and the name {target.name} disagree; leave one of them out")
     if skip_existing and is_file(target):
         return Done((), (target,), ())
     upscale_file(upscaler, source, target, model.scale, cut)

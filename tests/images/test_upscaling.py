@@ -174,6 +174,16 @@ def test_two_pictures_never_become_one(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "out/a.png").size == (18, 18)
 
 
+def test_a_format_and_a_name(edsr: Model, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 20, 24)
+    (tmp_path / "out").mkdir()
+    assert upscale(edsr, tmp_path / "a.png", tmp_path / "out", format="tiff").written == (tmp_path / "out/a.tif",)
+    with pytest.raises(ArgumentError, match=r"format='webp' and the name b\.png disagree"):
+        upscale(edsr, tmp_path / "a.png", tmp_path / "b.png", format="webp")
+    with pytest.raises(ArgumentError, match="unknown format 'gif'"):
+        upscale(edsr, tmp_path, tmp_path.parent / "larger", format="gif")  # type: ignore[arg-type]
+
+
 def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     write_png(source / "a.png", 20, 24)

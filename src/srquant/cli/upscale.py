@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,13 +19,22 @@ def upscale(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave pictures alone that are there already.")
     ] = False,
+    format: Annotated[
+        Literal["same", "png", "webp", "jpeg", "tiff"],
+        typer.Option(help="To write into a folder; a file's name says its own. PNG, WebP and TIFF hold transparency."),
+    ] = "same",
 ) -> None:
-    """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP; gray, transparency, 16 bits and colour profiles are kept.
+    """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP, pages of a TIFF and frames of an animation.
+
+    Gray, transparency, 16 bits, colour profiles and other metadata are kept. What the format written cannot hold is
+    said by a warning.
 
     Examples:
     [bold]srquant upscale edsr_x4_w4a4.safetensors small.png -o large.png[/bold]
 
     [bold]srquant upscale edsr_x4_w4a4.safetensors album/ -o album_x4/ --skip-existing[/bold]
+
+    [bold]srquant upscale edsr_x4_w4a4.safetensors icons/ -o icons_x4/ --format png[/bold]
 
     [bold]srquant upscale edsr_x4_w8a8.onnx album/ -o album_x4/ --engine openvino[/bold]
     """
@@ -34,7 +43,7 @@ def upscale(
     from srquant.support.files import require_apart
 
     require_apart(output, model.model)
-    done = run(model.open(), input, output, tile=tile, skip_existing=skip_existing, device=model.device)
+    done = run(model.open(), input, output, tile=tile, skip_existing=skip_existing, format=format, device=model.device)
     skipped = f", {len(done.skipped)} were there already" if done.skipped else ""
     print(f"wrote {len(done.written)} picture{'s' if len(done.written) != 1 else ''}{skipped}")
     if done.failed:

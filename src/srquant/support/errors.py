@@ -111,8 +111,5 @@ class WeightsWarning(UserWarning):
     """A file holds several sets of weights, or more than a network's; the message says which were taken."""
 
 
-    """The float network's output does not look like its input: most likely its value range is another one."""
-
-
 class LossWarning(UserWarning):
     """Something that a picture file holds is not in what was made of it."""
