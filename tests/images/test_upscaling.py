@@ -163,15 +163,19 @@ def test_a_folder_in_one_format(tmp_path: Path) -> None:
 
 def test_two_pictures_never_become_one(tmp_path: Path) -> None:
     write_png(tmp_path / "in/a.png", 20, 24)
-    Image.new("RGB", (9, 9)).save(tmp_path / "in/a.jpg")
+    for name, width in (("a.jpg", 9), ("a.bmp", 8), ("b.jpg", 7)):
+        Image.new("RGB", (width, 9)).save(tmp_path / "in" / name)
+    (tmp_path / "in/b.jpg.png").write_bytes((tmp_path / "in/a.png").read_bytes())
+    (tmp_path / "in/b.png").write_bytes((tmp_path / "in/a.png").read_bytes())
     for skip in (False, True):
         done = upscaling.upscale_tree(
             nearest, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0), form="png", skip_existing=skip
         )
         ((path, reason),) = done.failed
-        assert path.name == "a.png"
-        assert "as a.jpg does; rename one of them" in reason
-    assert read_picture(tmp_path / "out/a.png").size == (18, 18)
+        assert path.name == "b.jpg.png"
+        assert "as b.jpg does; rename one of them" in reason
+    widths = {path.name: read_picture(path).size[1] for path in (tmp_path / "out").iterdir()}
+    assert widths == {"a.png": 48, "a.jpg.png": 18, "a.bmp.png": 16, "b.png": 48, "b.jpg.png": 14}
 
 
 def test_a_format_and_a_name(edsr: Model, tmp_path: Path) -> None:

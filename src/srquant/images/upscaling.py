@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def upscale_tree(
     paths = list_images(source, recursive=True)
     if not paths:
         raise ImageError(f"{source} holds no images")
-    outputs = {path: named(target / path.relative_to(source), form) for path in paths}
+    outputs = _outputs(paths, source, target, form)
     owners: dict[Path, Path] = {}  # several pictures may get one name
     sources: dict[str, list[Path]] = {}  # an output above the input may still meet one of its pictures
     for path in paths:
@@ -137,6 +138,16 @@ def upscale_tree(
             workers.shutdown(cancel_futures=True)
     losses.warn()
     return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
+
+
+def _outputs(paths: list[Path], source: Path, target: Path, form: str) -> dict[Path, Path]:
+    """What each picture becomes; of two that would become one, ``a.jpg.png`` tells which it was."""
+    plain = {path: named(target / path.relative_to(source), form) for path in paths}
+    counts = Counter(plain.values())
+    return {
+        path: output if counts[output] == 1 or output.name == path.name else output.with_name(path.name + output.suffix)
+        for path, output in plain.items()
+    }
 
 
 @dataclass
