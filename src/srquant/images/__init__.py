@@ -1,4 +1,13 @@
-"""Reading and writing images, MATLAB's bicubic, benchmark pairs and calibration patches."""
+"""Reading and writing images, MATLAB's bicubic, benchmark pairs and calibration patches.
+
+The way of a picture that is enlarged::
+
+    file ── open_picture ──> PictureFile: pages, frames, or one ── read ──> Picture: pixels, layout, metadata
+    Picture ── filled ──> no dark colour under alpha 0 ── Tiling ──> tiles ── network ──> Banded: bands of rows
+    Banded ── checked, cut anew ──> writer of the format: strips, pages, frames ──> file
+
+What a format can hold is a table (:mod:`srquant.images.formats.table`); what it cannot is said once.
+"""
 
 from __future__ import annotations
 

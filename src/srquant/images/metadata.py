@@ -17,6 +17,8 @@ _LABELS = {
 }
 """Fields of :class:`Metadata` as messages call them."""
 _BLOCKS = ("exif", "xmp")
+_MOST_DOTS = 65_535
+"""An inch, in JPEG."""
 COMMENT = "Comment"
 """Key of the one text that JPEG and GIF hold."""
 
@@ -72,6 +74,11 @@ class Metadata:
 
 
 _EMPTY = Metadata()
+
+
+def sensible_resolution(across: float, down: float) -> tuple[float, float] | None:
+    """Dots per inch; None where they are not more than 0, or more than any format can say."""
+    return (across, down) if 0 < across < _MOST_DOTS and 0 < down < _MOST_DOTS else None
 
 
 def upright_xmp(packet: bytes | str | None) -> bytes | None:

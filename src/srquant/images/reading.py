@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from srquant.images.formats import png_chunks, tiff_reading
@@ -31,8 +32,14 @@ def read_picture(path: Path) -> Picture:
     with open_picture(path) as file:
         picture = file.first()
     if file.count > 1:
-        warnings.warn(f"{path} holds {file.count} {file.kind}s; the first is used", LossWarning, stacklevel=2)
+        _say_once(f"{path} holds {file.count} {file.kind}s; the first is used")
     return picture
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Warn; a file that is read for each patch of a calibration is not said each time."""
+    warnings.warn(message, LossWarning, stacklevel=3)
 
 
 def read_size(path: Path) -> tuple[int, int]:

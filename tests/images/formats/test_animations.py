@@ -11,7 +11,7 @@ import tifffile
 import torch
 from PIL import Image, ImageSequence
 
-from srquant.images import read_picture
+from srquant.images import Calibration, find_pairs, read_picture
 from srquant.images.reading import open_picture
 from srquant.images.tiling import Tiling
 from srquant.images.upscaling import upscale_file
@@ -128,3 +128,20 @@ def test_a_frame_that_is_damaged_is_no_raw_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="damaged or cut short"):
         upscale_file(nearest, tmp_path / "a.png", tmp_path / "b.png", 2, Tiling(64, 0))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_calibration_and_evaluation_take_the_first_page_and_say_so_once(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (48, 48, 3)).astype(np.uint8)) for n in range(2)]
+    for folder in ("HR", "calibration"):
+        (tmp_path / folder).mkdir()
+        pages[0].save(tmp_path / folder / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.warns(LossWarning) as said:
+        patches = Calibration.from_low_resolution(tmp_path / "calibration", count=9, size=48)
+        (seen,) = {tuple(sorted(patches.patch(index).mul(255).round().flatten().tolist())) for index in range(9)}
+    assert seen == tuple(sorted(np.asarray(pages[0]).flatten().tolist()))
+    assert [str(warning.message) for warning in said] == [
+        f"{tmp_path / 'calibration/a.tif'} holds 2 pages; the first is used"
+    ]
+    with pytest.warns(LossWarning, match=r"HR/a\.tif holds 2 pages; the first is used"):
+        ((pair,),) = find_pairs(tmp_path, 2)
+        assert np.array_equal(pair.read()[1], np.asarray(pages[0]))

@@ -59,6 +59,16 @@ def test_what_pillow_writes_is_read_as_pillow_reads_it(
     assert read_size(path) == picture.size
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
+def test_jpeg_in_tiff(tmp_path: Path, mode: str) -> None:
+    smooth = np.indices((40, 60)).transpose(1, 2, 0) * 4
+    image = Image.fromarray(np.dstack((smooth, smooth[..., ::-1].sum(-1))).astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "x.tif", compression="jpeg")
+    with Image.open(tmp_path / "x.tif") as opened:
+        expected = np.asarray(opened.convert("RGB")).astype(int)
+    assert np.abs(read_picture(tmp_path / "x.tif").rgb8() - expected).max() <= 1
+
+
 SHAPES = st.sampled_from(("minisblack", "miniswhite", "rgb", "separated"))
 COLOURS = {"minisblack": 1, "miniswhite": 1, "rgb": 3, "separated": 4}
 

@@ -7,6 +7,8 @@ from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image
 
+from srquant.images.metadata import sensible_resolution
+
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _SIZE_IN_PIXELS = (0xA002, 0xA003)
 _INCHES, _CENTIMETRES = 2, 3
@@ -97,4 +99,4 @@ def _resolution(exif: Image.Exif) -> tuple[float, float] | None:
         across, down = (float(value) * (scale or 0) for value in values)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if 0 < across < 1e9 and 0 < down < 1e9 else None
+    return sensible_resolution(across, down)

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from srquant.images.formats import exif
 from srquant.images.formats.opened import PictureFile, require_sensible, upright, upright_size
-from srquant.images.metadata import Metadata, upright_xmp
+from srquant.images.metadata import COMMENT, Metadata, sensible_resolution, upright_xmp
 from srquant.images.picture import Layout, Picture, Pixels
 from srquant.support.errors import ImageError
 from srquant.support.files import PICTURES
@@ -117,8 +117,8 @@ def _metadata(image: Image.Image) -> tuple[int, Metadata, tuple[str, ...]]:
         icc_profile=None if image.mode == "CMYK" else info.get("icc_profile") or None,
         exif=block,
         xmp=upright_xmp(info.get("xmp")),
-        resolution=(float(density[0]), float(density[1])) if density and min(density) > 0 else inner,
-        texts=(("Comment", text),) if text else (),
+        resolution=(sensible_resolution(float(density[0]), float(density[1])) if density else None) or inner,
+        texts=((COMMENT, text.replace("\0", "")),) if text else (),
     )
     lost = ("the profile of its inks",) if image.mode == "CMYK" and info.get("icc_profile") else ()
     return orientation, told, (*damaged, *lost)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from srquant.images.formats import exif
-from srquant.images.metadata import Metadata, upright_xmp
+from srquant.images.metadata import Metadata, sensible_resolution, upright_xmp
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
@@ -124,4 +124,4 @@ def _density(content: bytes) -> tuple[float, float] | None:
     if len(content) != 9 or content[8] != 1:
         return None
     across, down = struct.unpack(">II", content[:8])
-    return (across / _INCHES_A_METRE, down / _INCHES_A_METRE) if across and down else None
+    return sensible_resolution(across / _INCHES_A_METRE, down / _INCHES_A_METRE)

@@ -12,7 +12,7 @@ import numpy as np
 from srquant.images.formats import exif
 from srquant.images.formats.opened import PictureFile, require_sensible, upright, upright_size
 from srquant.images.formats.tiff_samples import SEPARATED, YCBCR, Meaning, Samples, to_pixels
-from srquant.images.metadata import Metadata, upright_xmp
+from srquant.images.metadata import Metadata, sensible_resolution, upright_xmp
 from srquant.images.picture import Picture
 from srquant.support.errors import ImageError
 
@@ -136,7 +136,7 @@ def _metadata(page: Any, file: Any, meaning: Meaning) -> tuple[Metadata, tuple[s
 def _resolution(page: Any) -> tuple[float, float] | None:
     unit = _DOTS_AN_INCH.get(int(_tag(page, _UNIT, 2)))
     across, down = (_ratios(_tag(page, code, None)) for code in (_X_RESOLUTION, _Y_RESOLUTION))
-    return (across[0] * unit, down[0] * unit) if unit and across and down and across[0] > 0 and down[0] > 0 else None
+    return sensible_resolution(across[0] * unit, down[0] * unit) if unit and across and down else None
 
 
 def _ratios(value: Any) -> Any:

@@ -32,6 +32,9 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 _UNSIGNED, _FLOAT, _UNDEFINED = 1, 3, 4
 _FORMATS = {2: "signed integers", 5: "complex integers", 6: "complex numbers"}
 
+_WIDE = np.uint32
+"""Holds a product of two samples of 16 bits, and the half of one that is added for rounding."""
+
 
 @dataclass(frozen=True)
 class Meaning:
@@ -136,10 +139,10 @@ def divided_by_alpha(colour: Pixels, alpha: Pixels) -> Pixels:
         alpha: ``h w``.
     """
     peak = np.iinfo(colour.dtype).max
-    divisor = np.maximum(alpha, 1).astype(np.uint64)
+    divisor = np.maximum(alpha, 1).astype(_WIDE)
     result = np.empty_like(colour)
     for channel in range(colour.shape[-1]):  # one at a time, for memory
-        wide = colour[..., channel].astype(np.uint64) * peak + divisor // 2
+        wide = colour[..., channel].astype(_WIDE) * peak + divisor // 2
         result[..., channel] = np.minimum(wide // divisor, peak) * (alpha > 0)
     return result
 
@@ -147,9 +150,10 @@ def divided_by_alpha(colour: Pixels, alpha: Pixels) -> Pixels:
 def multiplied_by_alpha(pixels: Pixels) -> Pixels:
     """Colours multiplied by the alpha that follows them, as files with associated alpha store them: ``h w c``."""
     peak = np.iinfo(pixels.dtype).max
-    wide = pixels.astype(np.uint64)
-    wide[..., :-1] = (wide[..., :-1] * wide[..., -1:] + peak // 2) // peak
-    return wide.astype(pixels.dtype)
+    result, alpha = pixels.copy(), pixels[..., -1].astype(_WIDE)
+    for channel in range(pixels.shape[-1] - 1):
+        result[..., channel] = (pixels[..., channel] * alpha + peak // 2) // peak
+    return result
 
 
 def _scaled(values: Samples, meaning: Meaning, path: object) -> Pixels:
@@ -187,8 +191,10 @@ def _to_rgb(colour: Pixels, meaning: Meaning) -> Pixels:
     if meaning.photometric == WHITE_IS_ZERO:
         return peak - colour
     if meaning.photometric == SEPARATED:
-        light = (peak - colour[..., 3:]).astype(np.uint64)
-        return (light - (colour[..., :3] * light + peak // 2) // peak).astype(colour.dtype)
+        light, rgb = (peak - colour[..., 3]).astype(_WIDE), np.empty_like(colour[..., :3])
+        for channel in range(3):
+            rgb[..., channel] = light - (colour[..., channel] * light + peak // 2) // peak
+        return rgb
     return _from_ycbcr(colour, meaning) if meaning.photometric == YCBCR else colour
 
 
