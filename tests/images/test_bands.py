@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from srquant.images import Layout
 from srquant.images.bands import Banded
+from srquant.images.writing import write_pictures
 
 
 @settings(max_examples=100, deadline=None)
@@ -34,3 +37,28 @@ def test_bands_are_cut_anew(heights: list[int], rows: int) -> None:
 def test_what_breaks_the_promise(shapes: list[tuple[int, int, int]], dtype: type, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(Banded(4, 5, Layout(), [np.zeros(shape, dtype) for shape in shapes]).cut(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "heights", "count", "message"),
+    [
+        ("x.png", (4, 4, 4), 2, "3 pictures, and 2 were announced"),
+        ("x.tif", (4,), 2, "1 pictures, and 2 were announced"),
+        ("x.jpg", (4, 4), 2, "2 pictures for .jpg, which holds one"),
+        ("x.png", (4, 5), 2, "a frame of 5x5"),
+    ],
+)
+def test_writers_check_what_they_are_given(
+    tmp_path: Path, name: str, heights: tuple[int, ...], count: int, message: str
+) -> None:
+    pictures = [Banded(height, 5, Layout(), [np.zeros((height, 5, 3), np.uint8)]) for height in heights]
+    with pytest.raises(ValueError, match=message):
+        write_pictures(tmp_path / name, pictures, count)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+def test_no_file_is_left_of_bands_that_end_too_early(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(ValueError, match="bands of 3 rows in a picture of 4"):
+        write_pictures(tmp_path / f"x{suffix}", [Banded(4, 5, Layout(), [np.zeros((3, 5, 3), np.uint8)])])
+    assert not list(tmp_path.iterdir())

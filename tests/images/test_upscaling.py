@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from srquant.images.tiling import Tiling
 from srquant.images.upscaling import upscale_file
 from srquant.methods import PLQ
 from srquant.model import Model
-from srquant.support.errors import ArgumentError, ImageError, OutputError
+from srquant.support.errors import ArgumentError, ImageError, LossWarning, OutputError
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
@@ -90,10 +91,12 @@ def test_tiles_of_any_size_in_any_format(
     pixels = np.random.default_rng(sum(size)).integers(0, layout.peak + 1, (*size, 3)).astype(layout.dtype)
     picture = Picture(pixels, layout)
     write_picture(tmp_path / "in.png", picture)
-    upscale_file(nearest, tmp_path / "in.png", tmp_path / f"out{suffix}", 2, TILINGS[cut])
+    shallow = depth == 16 and suffix in (".webp", ".bmp")
+    with pytest.warns(LossWarning, match="holds 8 bits a channel of 16") if shallow else nullcontext():
+        upscale_file(nearest, tmp_path / "in.png", tmp_path / f"out{suffix}", 2, TILINGS[cut])
     result = read_picture(tmp_path / f"out{suffix}")
     wanted = pixels.repeat(2, 0).repeat(2, 1)
-    if depth == 16 and suffix in (".webp", ".bmp"):
+    if shallow:
         assert result.layout.depth == 8
         assert np.abs(result.pixels.astype(float) - wanted / 257).max() <= 0.5
     else:

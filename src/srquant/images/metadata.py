@@ -68,6 +68,11 @@ class Metadata:
         return replace(self, **emptied), tuple(lost.values())
 
     @property
+    def is_of_gray(self) -> bool:
+        """Whether the colour profile is one of gray values, which says nothing of colours."""
+        return self.icc_profile is not None and self.icc_profile[16:20] == b"GRAY"
+
+    @property
     def _has_own_colours(self) -> bool:
         """Whether the chunks say more than "sRGB", which every program assumes, and than the colour profile."""
         return self.icc_profile is None and not any(kind == b"sRGB" for kind, _ in self.colour_chunks)

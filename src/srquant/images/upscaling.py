@@ -188,12 +188,14 @@ def _enlarge_to(
             left_out.update(dict.fromkeys(picture.left_out))
             height, width = (scale * length for length in picture.size)
             layout = check_output(target, height, width, picture.layout)
+            if layout.depth < picture.layout.depth:
+                losses.add(file.path, f"{target.suffix} holds {layout.depth} bits a channel of {picture.layout.depth}")
             bands = enlarge_bands(upscaler, picture, layout, scale, tiling, shown)
             yield Banded(height, width, layout, bands, picture.metadata, picture.duration)
 
     with memory_errors(f"give a smaller tile than {tiling.tile}"):
         lost = write_pictures(target, enlarged(), count, file.loop)
-    for what in left_out:
-        losses.add(file.path, f"{what} cannot be enlarged, and is left out")
+    if left_out:
+        losses.add(file.path, f"left out: {', '.join(left_out)}")
     if lost:
         losses.add(file.path, f"{target.suffix} holds no {', '.join(lost)}; left out")

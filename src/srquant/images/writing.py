@@ -11,8 +11,9 @@ from pathlib import Path
 from srquant.images.bands import Banded
 from srquant.images.formats.pillow_writing import write_animation, write_whole
 from srquant.images.formats.png_writing import write_png
-from srquant.images.formats.table import PNG, TIFF, WEBP, Kind, format_of, holders
+from srquant.images.formats.table import PNG, TIFF, WEBP, Format, Kind, format_of, holders
 from srquant.images.formats.tiff_writing import write_tiff
+from srquant.images.metadata import Metadata
 from srquant.images.picture import Layout, Picture
 from srquant.support.errors import ImageError, LossWarning
 from srquant.support.files import replacing
@@ -96,16 +97,22 @@ def write_pictures(path: Path, pictures: Iterable[Banded], count: int = 1, loop:
         ValueError: The bands or their layout are not what they should be.
     """
     form = format_of(path)
+    if count > 1 and not form.several:
+        raise ValueError(f"{count} pictures for {path.suffix}, which holds one")
     lost: dict[str, None] = {}
 
     def fitting() -> Iterator[Banded]:
+        number = 0
         for picture in pictures:
             stored = check_output(path, picture.height, picture.width, picture.layout)
             if stored != picture.layout:
                 raise ValueError(f"{path.suffix} stores {stored}, and the picture is {picture.layout}")
-            kept, without = picture.metadata.limited_to(form.metadata, form.longest_block)
+            number += 1
+            kept, without = _held(form, picture, count)
             lost.update(dict.fromkeys(without))
             yield replace(picture, metadata=kept)
+        if number != count:
+            raise ValueError(f"{number} pictures, and {count} were announced")
 
     stream = fitting()
     first = next(stream)
@@ -121,3 +128,15 @@ def write_pictures(path: Path, pictures: Iterable[Banded], count: int = 1, loop:
         else:
             write_whole(temporary, form, first)
     return tuple(lost)
+
+
+def _held(form: Format, picture: Banded, count: int) -> tuple[Metadata, list[str]]:
+    """The metadata that a format holds of a picture, and what it does not hold, in words."""
+    kept, lost = picture.metadata.limited_to(form.metadata, form.longest_block)
+    said = list(lost)
+    if kept.is_of_gray and not (picture.layout.gray and form.gray):
+        kept = replace(kept, icc_profile=None)
+        said.append("colour profile of gray")
+    if count > 1 and picture.duration and not form.timed:
+        said.append("durations of frames")
+    return kept, said

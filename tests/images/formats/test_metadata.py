@@ -144,3 +144,24 @@ def test_exif_too_long_for_the_format_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (9, 8)).save(tmp_path / "x.png", exif=block)
     with pytest.warns(LossWarning, match=r"\.jpg holds no EXIF as long as that"):
         upscale_file(nearest, tmp_path / "x.png", tmp_path / "y.jpg", 2, Tiling(64, 0))
+
+
+def test_a_profile_of_gray_stays_with_gray(tmp_path: Path) -> None:
+    """In a file of colours it would be wrong."""
+    gray = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "x.jpg", icc_profile=gray)
+    for suffix in (".jpg", ".tif", ".png"):
+        upscale_file(nearest, tmp_path / "x.jpg", tmp_path / f"y{suffix}", 2, Tiling(64, 0))
+        assert read_picture(tmp_path / f"y{suffix}").metadata.icc_profile == gray
+    with pytest.warns(LossWarning, match=r"\.webp holds no colour profile of gray"):
+        upscale_file(nearest, tmp_path / "x.jpg", tmp_path / "y.webp", 2, Tiling(64, 0))
+    assert read_picture(tmp_path / "y.webp").metadata.icc_profile is None
+
+
+def test_what_is_not_carried_over_is_said(tmp_path: Path) -> None:
+    tags = [(33723, 7, 8, b"\x1c\x02some.", True), (33550, 12, 3, (1.0, 1.0, 0.0), True)]
+    samples = np.zeros((9, 8, 5), np.uint8)
+    extras = {"photometric": "rgb", "extrasamples": ("unassalpha", "unspecified"), "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "x.tif", samples, **extras, extratags=tags)
+    with pytest.warns(LossWarning, match=r"x\.tif: left out: 1 further channel, IPTC, geographic tags$"):
+        upscale_file(nearest, tmp_path / "x.tif", tmp_path / "y.tif", 2, Tiling(64, 0))

@@ -273,6 +273,23 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, compression: str | None, ke
         read_picture(path)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "message"),
+    [
+        (257, 400, "pixels are missing"),  # rows
+        (322, 4_000_000_000, "claims more than"),  # width of a tile
+        (322, 160, "damaged or cut short"),
+    ],
+)
+def test_tags_that_claim_more_than_there_is(tmp_path: Path, tag: int, value: int, message: str) -> None:
+    options: dict[str, Any] = {"tile": (16, 16)} if tag == 322 else {"rowsperstrip": 8}
+    tifffile.imwrite(tmp_path / "x.tif", noise(0, 40, 30, 3), photometric="rgb", compression="zlib", **options)
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
+        file.pages[0].tags[tag].overwrite(value, dtype="I")
+    with pytest.raises(ImageError, match=message):
+        read_picture(tmp_path / "x.tif")
+
+
 def test_the_first_page_is_read_with_a_warning(tmp_path: Path) -> None:
     pages = [noise(n, 12, 10 + n, 3) for n in range(3)]
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:

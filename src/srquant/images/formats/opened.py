@@ -17,7 +17,7 @@ from PIL import Image
 
 from srquant.images.formats.table import Kind
 from srquant.images.picture import Picture
-from srquant.support.errors import ImageError, SrquantError
+from srquant.support.errors import ImageError, MemoryLimitError, SrquantError
 
 for _library in ("tifffile", "imagecodecs"):
     logging.getLogger(_library).addHandler(logging.NullHandler())  # what they find odd is not the user's
@@ -74,6 +74,7 @@ def reading(path: Path) -> Generator[None]:
 
     Raises:
         ImageError: The body failed.
+        MemoryLimitError: The body ran out of memory.
     """
     try:
         with _ALONE, warnings.catch_warnings():
@@ -81,8 +82,10 @@ def reading(path: Path) -> Generator[None]:
                 "ignore"
             )  # the libraries warn of large images and odd metadata; neither is the user's
             yield
-    except (SrquantError, MemoryError):
+    except SrquantError:
         raise
+    except MemoryError as error:
+        raise MemoryLimitError(f"{path} does not fit into memory; cut it first, if it is not damaged") from error
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImageError(f"{path} cannot be read; it may be damaged or cut short: {reason}") from error

@@ -17,6 +17,8 @@ from srquant.support.errors import ImageError
 from srquant.support.files import PICTURES
 
 _GRAY = ("1", "L", "LA", "La")
+_IPTC = 0x0404
+"""Number of that block among those of Photoshop."""
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -120,5 +122,8 @@ def _metadata(image: Image.Image) -> tuple[int, Metadata, tuple[str, ...]]:
         resolution=(sensible_resolution(float(density[0]), float(density[1])) if density else None) or inner,
         texts=((COMMENT, text.replace("\0", "")),) if text else (),
     )
-    lost = ("the profile of its inks",) if image.mode == "CMYK" and info.get("icc_profile") else ()
-    return orientation, told, (*damaged, *lost)
+    lost = {
+        "the profile of its inks": image.mode == "CMYK" and info.get("icc_profile"),
+        "IPTC": _IPTC in (info.get("photoshop") or {}),
+    }
+    return orientation, told, (*damaged, *(what for what, there in lost.items() if there))

@@ -32,10 +32,13 @@ def write_png(path: Path, pictures: Iterator[Banded], count: int, loop: int) -> 
         loop: How often an animation is shown; 0 for without end.
     """
     with path.open("wb") as file:
-        sequence = 0
+        sequence, header = 0, b""
         for number, picture in enumerate(pictures):
             if number == 0:
+                header = _header(picture)
                 _start(file, picture, count, loop)
+            elif _header(picture) != header:
+                raise ValueError(f"a frame of {picture.width}x{picture.height}, {picture.layout}, unlike the first")
             if count > 1:
                 _chunk(file, b"fcTL", struct.pack(">I", sequence) + _frame(picture))
                 sequence += 1
@@ -49,14 +52,18 @@ def write_png(path: Path, pictures: Iterator[Banded], count: int, loop: int) -> 
 
 
 def _start(file: BinaryIO, first: Banded, count: int, loop: int) -> None:
-    layout = first.layout
-    colour_type = (0 if layout.gray else 2) + (4 if layout.alpha else 0)
     file.write(png_chunks.SIGNATURE)
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", first.width, first.height, layout.depth, colour_type, 0, 0, 0))
+    _chunk(file, b"IHDR", _header(first))
     for kind, content in png_chunks.of_metadata(first.metadata):
         _chunk(file, kind, content)
     if count > 1:
         _chunk(file, b"acTL", struct.pack(">II", count, loop))
+
+
+def _header(picture: Banded) -> bytes:
+    """Size, depth and colours; neither compression nor filter nor interlacing but the usual ones."""
+    colours = (0 if picture.layout.gray else 2) + (4 if picture.layout.alpha else 0)
+    return struct.pack(">IIBBBBB", picture.width, picture.height, picture.layout.depth, colours, 0, 0, 0)
 
 
 def _frame(picture: Banded) -> bytes:

@@ -30,6 +30,7 @@ class Format:
         largest: Height and width, at most; None for no bound that matters.
         longest_block: Bytes of a block of EXIF or XMP, at most; None for no bound that matters.
         timed: Whether frames keep their durations.
+        gray: Whether gray is stored as one channel.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Format:
     largest: int | None = None
     longest_block: int | None = None
     timed: bool = False
+    gray: bool = True
 
 
 PNG = Format("png", (".png",), 16, True, frozenset({"frame"}), _EVERYTHING, timed=True)
@@ -56,6 +58,7 @@ WEBP = Format(
     frozenset({"icc_profile", "exif", "xmp", "resolution"}),
     16_383,
     timed=True,
+    gray=False,
 )
 JPEG = Format(
     "jpeg",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ _ORIENTATION, _EXIF, _GPS = 274, 34665, 34853
 _PROFILE, _XMP, _INK_SET, _SUBSAMPLING, _COEFFICIENTS, _BLACK_AND_WHITE = 34675, 700, 332, 530, 529, 532
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _BITS, _SAMPLE_FORMAT, _EXTRAS = 258, 339, 338
+_NOT_CARRIED = {"IPTC": (33723,), "Photoshop's data": (34377,), "geographic tags": (33550, 33922, 34264, 34735)}
+"""Tags that describe the picture and are not kept."""
 _DOTS_AN_INCH = {2: 1.0, 3: 2.54}
 _NOT_COMPRESSED, _OLD_JPEG, _JPEG = 1, 6, 7
 
@@ -45,6 +48,8 @@ def open_tiff(path: Path, stack: ExitStack) -> PictureFile:
     lost = ("previews and masks",) if len(pages) < len(found) else ()
     for page in pages:
         require_sensible(path, page.imagelength, page.imagewidth)
+        if page.is_tiled:
+            require_sensible(path, page.tilelength, page.tilewidth)
 
     def read(number: int) -> Picture:
         page = pages[number]
@@ -105,7 +110,9 @@ def _without_ycbcr(page: Any, path: Path, meaning: Meaning) -> Meaning:
 def _samples(page: Any, path: Path, meaning: Meaning) -> Samples:
     """``h w channels``, whatever the planes, strips or tiles."""
     end = page.parent.filehandle.size
-    if any(not 0 < start <= start + count <= end or count == 0 for start, count in _segments(page)):
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    complete = len(segments) == math.prod(page.chunked)
+    if not complete or any(not 0 < start < start + count <= end for start, count in segments):
         raise ImageError(f"{path} cannot be read; it may be damaged or cut short: pixels are missing")
     stored = page.asarray(squeeze=False)
     planes, depth, height, width, channels = page.shaped
@@ -114,10 +121,6 @@ def _samples(page: Any, path: Path, meaning: Meaning) -> Samples:
     samples = samples.transpose(1, 2, 0, 3).reshape(height, width, planes * channels)
     assert samples.shape == (page.imagelength, page.imagewidth, meaning.channels), samples.shape
     return samples.astype(np.uint8) if samples.dtype == np.bool_ else samples
-
-
-def _segments(page: Any) -> list[tuple[int, int]]:
-    return list(zip(page.dataoffsets, page.databytecounts, strict=True))
 
 
 def _metadata(page: Any, file: Any, meaning: Meaning) -> tuple[Metadata, tuple[str, ...]]:
@@ -130,7 +133,8 @@ def _metadata(page: Any, file: Any, meaning: Meaning) -> tuple[Metadata, tuple[s
         xmp=upright_xmp(_tag(page, _XMP, None)),
         resolution=_resolution(page),
     )
-    return told, ("the profile of its inks",) if inks else ()
+    found = [what for what, codes in _NOT_CARRIED.items() if any(code in page.tags for code in codes)]
+    return told, (*found, *(("the profile of its inks",) if inks else ()))
 
 
 def _resolution(page: Any) -> tuple[float, float] | None:
