@@ -6,6 +6,7 @@ bits ``i*bits … i*bits + bits - 1`` of the stream, and bit ``j`` of the stream
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,8 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         raise ArgumentError(
             f"codes reach from {int(flat.min())} to {int(flat.max())}; {bits} bits hold 0…{2**bits - 1}"
         )
-    groups = torch.zeros(-(-flat.numel() // 8), 8, dtype=torch.int64, device=flat.device)
-    groups.view(-1)[: flat.numel()] = flat.to(torch.int64)
-    # Eight codes of b bits are one integer of 8b <= 64 bits, which is exactly b bytes.
-    words = (groups << _shifts(8, bits, flat.device)).sum(dim=1)
-    data = (words[:, None] >> _shifts(bits, 8, flat.device)) & 0xFF
-    return data.to(torch.uint8).reshape(-1)[: packed_size(flat.numel(), bits)]
+    stream = flat.to("cpu", torch.uint8).numpy()[:, None] >> np.arange(bits, dtype=np.uint8) & 1
+    return torch.from_numpy(np.packbits(stream, bitorder="little"))
 
 
 def unpack(data: Tensor, bits: int, count: int) -> Tensor:
@@ -56,15 +53,8 @@ def unpack(data: Tensor, bits: int, count: int) -> Tensor:
     _check_bits(bits)
     if data.numel() != packed_size(count, bits):
         raise ArgumentError(f"{data.numel()} bytes given; {count} codes of {bits} bits take {packed_size(count, bits)}")
-    rows = torch.zeros(-(-count // 8), bits, dtype=torch.int64, device=data.device)
-    rows.view(-1)[: data.numel()] = data.to(torch.int64)
-    words = (rows << _shifts(bits, 8, data.device)).sum(dim=1)
-    codes = (words[:, None] >> _shifts(8, bits, data.device)) & ((1 << bits) - 1)
-    return codes.to(torch.uint8).reshape(-1)[:count]
-
-
-def _shifts(count: int, distance: int, device: torch.device) -> Tensor:
-    return torch.arange(count, dtype=torch.int64, device=device) * distance
+    stream = np.unpackbits(data.cpu().numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    return torch.from_numpy((stream << np.arange(bits, dtype=np.uint8)).sum(1, dtype=np.uint8))
 
 
 def _check_bits(bits: int) -> None:
