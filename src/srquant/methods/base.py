@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
-from srquant.quantizers import BITS, check_bits
+from srquant.quantizers import BITS, Uniform, check_bits
 from srquant.quantizers.numerics.integers import Grid
 from srquant.support.errors import ArgumentError
 from srquant.support.settings import Checked, Former
@@ -92,6 +94,10 @@ class Method(Checked):
         super().__post_init__()
         for rule in self.layers:
             parse_rule(rule)
+
+    def uniform(self, bits: int, bounds: Mapping[str, Tensor]) -> Uniform:
+        """The usual quantizer of activations, on this method's grid."""
+        return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         """Make the quantized model.

@@ -33,7 +33,7 @@ from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
-from srquant.quantizers import PiecewiseLinear, Quantizer, Uniform, candidate_levels, find_sides
+from srquant.quantizers import PiecewiseLinear, Quantizer, candidate_levels, find_sides
 from srquant.quantizers.piecewise_linear import Form
 from srquant.quantizers.ranges import Bounds, LeastSquares, MinMaxRange, PiecewiseSearch, Range, quantile
 from srquant.support.errors import ArgumentError
@@ -138,7 +138,7 @@ class OAPTQ(PLQ):
 
     def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
         if self.quantizer == "uniform":
-            return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
+            return self.uniform(bits, bounds)
         return super().activation_quantizer(bits, bounds)
 
     def stages(self, layers: Mapping[str, QuantLayer]) -> tuple[Stage, ...]:

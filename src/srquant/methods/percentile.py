@@ -13,7 +13,6 @@ from srquant.methods.pipeline.finish import finish
 from srquant.methods.pipeline.observe import observe_ranges
 from srquant.methods.pipeline.plan import make_plan
 from srquant.model import Model
-from srquant.quantizers import Uniform
 from srquant.quantizers.ranges import PercentileRange
 from srquant.support.settings import Former
 
@@ -35,7 +34,5 @@ class Percentile(Method):
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, lambda bits: PercentileRange(self.quantile))
-        layers = build_layers(
-            plan, bounds, self, lambda bits, found: Uniform(bits, found["lower"], found["upper"], self.grid)
-        )
+        layers = build_layers(plan, bounds, self, self.uniform)
         return finish(model, plan, layers, self, calibration)

@@ -30,7 +30,6 @@ from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import QuantLayer
 from srquant.model.swapping import swap
-from srquant.quantizers import Quantizer, Uniform
 from srquant.quantizers.ranges import BoundSearch
 
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
@@ -76,11 +75,7 @@ class DOBI(Method):
     def search(self, plan: Plan, patches: Calibration) -> dict[str, QuantLayer]:
         """Layers with the bounds that DOBI finds on these patches."""
         bounds = observe_at_once(plan, patches, self.observation.batch, self.range)
-        return build_layers(plan, bounds, self, self.activation_quantizer)
-
-    def activation_quantizer(self, bits: int, bounds: Mapping[str, Tensor]) -> Quantizer:
-        """The quantizer of the bounds found."""
-        return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
+        return build_layers(plan, bounds, self, self.uniform)
 
     def range(self, bits: int, origin: str) -> BoundSearch:
         """The search for the output of an operator."""

@@ -58,6 +58,7 @@ class Quantizer(nn.Module):
     bits: int
     intervals: grid.Intervals
     """Intervals of each segment of the grid, between neighbouring levels; at most 2^bits - 1 in all."""
+    grid: integers.Grid = "free"
     axis: int = 0
     """Of the values, along which bounds of shape ``(c,)`` lie."""
 
@@ -75,7 +76,8 @@ class Quantizer(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """What :meth:`__init__` takes besides the bounds, as JSON values."""
-        return {"bits": self.bits} | ({"axis": self.axis} if self.axis else {})
+        other = {"grid": self.grid} if self.grid != "free" else {}
+        return {"bits": self.bits} | ({"axis": self.axis} if self.axis else {}) | other
 
     @property
     def granularity(self) -> Granularity:

@@ -92,8 +92,7 @@ class PiecewiseLinear(Quantizer):
             self.breakpoint.copy_(_between(self.breakpoint, *_dense_limits(low, high, self.bits, self.sides)))
 
     def arguments(self) -> dict[str, Any]:
-        free = super().arguments() | {"form": self.form, "sides": self.sides}
-        return free if self.grid == "free" else free | {"grid": self.grid}
+        return super().arguments() | {"form": self.form, "sides": self.sides}
 
     def knots(self) -> Tensor:
         return _knots(self.lower, self.upper, self.breakpoint, self.bits, self.form, self.sides, self.grid)

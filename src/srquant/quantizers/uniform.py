@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -40,9 +38,6 @@ class Uniform(Quantizer):
             return uniform_knots(self.lower, self.upper, self.intervals)
         return torch.stack((self.lower, self.upper), -1)
 
-    def arguments(self) -> dict[str, Any]:
-        return super().arguments() | ({} if self.grid == "free" else {"grid": self.grid})
-
     def constrain(self) -> None:
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
         self.upper.copy_(torch.maximum(self.upper, self.lower + NARROWEST * reach))
@@ -73,9 +68,6 @@ class Symmetric(Quantizer):
             bound = self.intervals[0] * short(self.bound / self.intervals[0])
             return torch.stack((-bound, bound), -1)
         return torch.stack((-self.bound, self.bound), -1)
-
-    def arguments(self) -> dict[str, Any]:
-        return super().arguments() | ({} if self.grid == "free" else {"grid": self.grid})
 
     def constrain(self) -> None:
         self.bound.clamp_(min=0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -48,12 +47,8 @@ def weight_quantizer(
     return Uniform(bits, shaped["lower"], shaped["upper"], grid, along)
 
 
-class QuantizerOf(Protocol):
-    """Makes an activation quantizer."""
-
-    def __call__(self, bits: int, bounds: Mapping[str, Tensor], /) -> Quantizer:
-        """The quantizer of a bit width and bounds."""
-        ...
+QuantizerOf = Callable[[int, Mapping[str, Tensor]], Quantizer]
+"""Makes an activation quantizer of a number of bits and bounds."""
 
 
 def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: QuantizerOf) -> dict[str, QuantLayer]:

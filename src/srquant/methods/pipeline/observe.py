@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,15 +16,10 @@ from srquant.quantizers.numerics.sorted_values import subsample
 from srquant.quantizers.ranges import MinMaxRange, OfChannels, Range
 from srquant.support.progress import track
 
-
-class RangeOf(Protocol):
-    """The rule for the activation range of a target."""
-
-    def __call__(self, bits: int, /) -> Range:
-        """The range for a bit width."""
-        ...
-
-
+RangeOf = Callable[[int], Range]
+"""The rule for the activation range of a target, by the number of bits."""
+RangeOfOperand = Callable[[int, str], Range]
+"""The same for one operand: by the number of bits, and the operator whose output it is (``Multiplication.origins``)."""
 Observed = dict[tuple[str, Operand], dict[str, Tensor]]
 """Bounds, shape ``()``, by the multiplication's name and the operand."""
 
@@ -65,14 +59,6 @@ def observe_ranges(
     batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
     observe(plan.network, plan.names, batches, look, outputs)
     return averages
-
-
-class RangeOfOperand(Protocol):
-    """The rule for the range of an operand, which may depend on what the operand is."""
-
-    def __call__(self, bits: int, origin: str, /) -> Range:
-        """The range for a bit width and the operator whose output the operand is (``Multiplication.origins``)."""
-        ...
 
 
 def observe_at_once(

@@ -62,8 +62,10 @@ class IntegerGrid:
     def integers(self, codes: Tensor) -> Tensor:
         """The integers of codes, int64: ``K_0 + Σ_i stride_i · clamp(code − c_i, 0, n_i)``."""
         found = _along(self.knots[..., 0], codes, self.axis).expand(codes.shape)
-        for part, stride in zip(_segments(codes, self.intervals), self.strides.unbind(-1), strict=True):
-            found = found + part * _along(stride, codes, self.axis)
+        start = 0
+        for count, stride in zip(self.intervals, self.strides.unbind(-1), strict=True):
+            found = found + (codes.long() - start).clamp(0, count) * _along(stride, codes, self.axis)
+            start += count
         return found
 
 
@@ -120,13 +122,6 @@ def short(scale: Tensor) -> Tensor:
     mantissa, exponent = torch.frexp(scale.detach())
     few = torch.ldexp((mantissa * 2**_SCALE_BITS).round() / 2**_SCALE_BITS, exponent)
     return scale + (few - scale).detach()
-
-
-def _segments(codes: Tensor, intervals: Intervals) -> list[Tensor]:
-    """Intervals of each segment that lie below codes, int64."""
-    codes = codes.long()
-    starts = [sum(intervals[:i]) for i in range(len(intervals))]
-    return [(codes - start).clamp(0, count) for start, count in zip(starts, intervals, strict=True)]
 
 
 def _along(values: Tensor, like: Tensor, axis: int) -> Tensor:

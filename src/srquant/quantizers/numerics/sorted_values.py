@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -48,6 +49,23 @@ class SortedValues:
         )
         exact = levels.to(torch.float64)
         return (squares - 2 * exact * sums + exact.square() * cuts.diff(dim=-1)).sum(-1)
+
+    def better(
+        self, levels: Tensor, candidates: Sequence[Tensor], best: Sequence[Tensor], error: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """For each row the candidate of the least squared error, or what was best before, and its error.
+
+        Args:
+            levels: ``r c k``, those of the candidates.
+            candidates: Their numbers, each ``r c``.
+            best: Those of the best before, each ``(r,)``.
+            error: Its error, ``(r,)``.
+        """
+        least, index = self.squared_error(levels).min(1)
+        better = least < error
+        chosen = [numbers.gather(1, index[:, None])[:, 0] for numbers in candidates]
+        found = [torch.where(better, new, old) for new, old in zip(chosen, best, strict=True)]
+        return found, torch.where(better, least, error)
 
     def means(self, levels: Tensor) -> Tensor:
         """The mean of the values nearest to each level; the level itself where there are none.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -15,12 +14,5 @@ class OfChannels:
     """Marks a rule that takes the channels of an activation as rows, and gives one set of bounds for all of them."""
 
 
-class Range(Protocol):
-    """A rule for bounds.
-
-    Takes ``r n`` values: one row for a whole tensor, a row for each channel otherwise.
-    """
-
-    def __call__(self, rows: Tensor, /) -> Bounds:
-        """The bounds of each row."""
-        ...
+Range = Callable[[Tensor], Bounds]
+"""A rule for bounds: of ``r n`` values, one row for a whole tensor, a row for each channel otherwise."""

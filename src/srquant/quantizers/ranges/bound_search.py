@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges.base import Bounds
-from srquant.quantizers.ranges.least_squares import uniform_errors
+from srquant.quantizers.ranges.least_squares import uniform_levels
 from srquant.quantizers.ranges.min_max import MinMaxRange
 
 Ends = Literal["both", "upper", "auto"]
@@ -51,5 +51,5 @@ class BoundSearch:
         fixed = lower >= 0 if self.ends == "auto" else torch.full_like(lower, self.ends == "upper", dtype=torch.bool)
         below = torch.where(fixed[:, None], 0, shrink / 2)
         lows, highs = lower[:, None] + below, upper[:, None] - (shrink - below)
-        pick = uniform_errors(ordered, lows, highs, self.bits).argmin(1, keepdim=True)
+        pick = ordered.squared_error(uniform_levels(lows, highs, self.bits)).argmin(1, keepdim=True)
         return {"lower": lows.gather(1, pick)[:, 0], "upper": highs.gather(1, pick)[:, 0]}

@@ -49,7 +49,7 @@ class LeastSquares:
         centre = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)
         lows = centre[:, None] + (low - centre)[:, None] * factors
         highs = centre[:, None] + (high - centre)[:, None] * factors
-        error = torch.full_like(low, torch.inf, dtype=torch.float64)
+        best, error = [low, high], torch.full_like(low, torch.inf, dtype=torch.float64)
         # The error is rugged where levels are few, and smooth (but dear) where they are many.
         stride = max(self.candidates // (25 if self.bits <= 4 else 10), 1)
         coarse = slice((self.candidates - 1) % stride, None, stride)  # ends with the factor 1
@@ -58,34 +58,21 @@ class LeastSquares:
         else:
             count = lows[:, coarse].shape[1]
             pairs = lows[:, coarse].repeat_interleave(count, 1), highs[:, coarse].repeat(1, count)
-        low, high, error = self._best(ordered, *pairs, low, high, error)
+        grid: Grid = "free" if self.symmetric else self.grid
+        best, error = ordered.better(uniform_levels(*pairs, self.bits, grid), pairs, best, error)
         for _ in range(0 if self.symmetric else 3):
             before = error
-            low, high, error = self._best(ordered, low[:, None].expand_as(highs), highs, low, high, error)
-            low, high, error = self._best(ordered, lows, high[:, None].expand_as(lows), low, high, error)
+            for end in (1, 0):
+                moved = [number[:, None].expand_as(lows) for number in best]
+                moved[end] = (lows, highs)[end]
+                best, error = ordered.better(uniform_levels(moved[0], moved[1], self.bits, grid), moved, best, error)
             if torch.equal(before, error):
                 break
-        return {"lower": low, "upper": high}
-
-    def _best(
-        self, ordered: SortedValues, lows: Tensor, highs: Tensor, low: Tensor, high: Tensor, error: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best of the candidates ``r c`` and what was best before."""
-        if self.grid == "int8" and not self.symmetric:
-            intervals = ((1 << self.bits) - 1,)
-            errors = ordered.squared_error(grid_levels(uniform_knots(lows, highs, intervals), intervals))
-        else:
-            errors = uniform_errors(ordered, lows, highs, self.bits)
-        least, index = errors.min(1)
-        better = least < error
-        pick = index[:, None]
-        return (
-            torch.where(better, lows.gather(1, pick)[:, 0], low),
-            torch.where(better, highs.gather(1, pick)[:, 0], high),
-            torch.where(better, least, error),
-        )
+        return {"lower": best[0], "upper": best[1]}
 
 
-def uniform_errors(ordered: SortedValues, lows: Tensor, highs: Tensor, bits: int) -> Tensor:
-    """Sum of squared errors of the uniform quantizer with each of the bounds ``r c``; ``r c``, float64."""
-    return ordered.squared_error(grid_levels(torch.stack((lows, highs), -1), ((1 << bits) - 1,)))
+def uniform_levels(lows: Tensor, highs: Tensor, bits: int, grid: Grid = "free") -> Tensor:
+    """The levels ``r c k`` of the uniform quantizer with each of the bounds ``r c``."""
+    intervals = ((1 << bits) - 1,)
+    knots = uniform_knots(lows, highs, intervals) if grid == "int8" else torch.stack((lows, highs), -1)
+    return grid_levels(knots, intervals)

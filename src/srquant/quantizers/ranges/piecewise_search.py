@@ -54,28 +54,16 @@ class PiecewiseSearch:
         clips, bends = fractions[3::6].repeat_interleave(_FACTORS // 2), fractions[1::2].repeat(len(fractions[3::6]))
         coarse = [end[:, None] * factor for end, factor in zip(widest, (clips, clips, clips * bends), strict=True)]
         full = [end[:, None] for end in (*widest[:2], 0.1 * widest[2])]
-        best, error = self._best(ordered, full, [end[:, 0] for end in full], torch.full_like(widest[0], torch.inf))
-        best, error = self._best(ordered, coarse, best, error)
+        best, error = [end[:, 0] for end in full], torch.full_like(like, torch.inf)
+        for candidates in (full, coarse):
+            best, error = ordered.better(self.levels(*candidates), candidates, best, error)
         for _ in range(_ROUNDS):
             before = error
             for bound in (2, 1, 0):
                 tries = torch.cat((widest[bound][:, None] * fractions, best[bound][:, None] * near), 1)
                 trial = [value[:, None].expand_as(tries) for value in best]
                 trial[bound] = tries
-                best, error = self._best(ordered, trial, best, error)
+                best, error = ordered.better(self.levels(*trial), trial, best, error)
             if torch.equal(before, error):
                 break
         return dict(zip(("lower", "upper", "breakpoint"), best, strict=True))
-
-    def _best(
-        self, ordered: SortedValues, trial: list[Tensor], best: list[Tensor], error: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """The best of the candidates, each ``r c``, and what was best before."""
-        errors = ordered.squared_error(self.levels(trial[0], trial[1], trial[2]))
-        least, index = errors.min(1)
-        better = least < error
-        chosen = [value.gather(1, index[:, None])[:, 0] for value in trial]
-        return (
-            [torch.where(better, new, old) for new, old in zip(chosen, best, strict=True)],
-            torch.where(better, least, error.to(least.dtype)),
-        )
