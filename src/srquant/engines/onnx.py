@@ -314,7 +314,7 @@ def _quantized_convolution(operands: IntegerOperands, w: Writer, node: Node, *ar
     of_channels = (*operands.weight_integers(), *_if_given(operands.layer.bias))
     integers, scale, *bias = of_channels if shuffle is None else map(shuffle.of_channels, of_channels)
     weight = _weight(w, integers, scale, operands, 0)
-    attributes = convolution_attributes(node, *_convolution_arguments(*arguments[3:]))
+    attributes = convolution_attributes(node, *arguments[3:])
     return to_shuffle(w, w.node("Conv", left, weight, *bias, **attributes), shuffle)
 
 
@@ -347,12 +347,6 @@ _QUANTIZED: dict[str, Callable[..., str]] = {
 
 def _if_given(bias: Tensor | None) -> tuple[Tensor, ...]:
     return () if bias is None else (bias,)
-
-
-def _convolution_arguments(
-    stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1
-) -> tuple[Any, Any, Any, int]:
-    return stride, padding, dilation, groups
 
 
 def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> str:
@@ -456,7 +450,8 @@ def _widened(w: Writer, integers: Tensor) -> str | None:
     codes = (integers - 1) // 2 if odd else integers
     if int(codes.min()) < -8 or int(codes.max()) > 7:
         return None
-    name = w.node("Cast", w.constant(codes.numpy(), four_bits=True), to=w.onnx.TensorProto.INT8)
+    four_bits = w.onnx.helper.tensor_dtype_to_np_dtype(w.onnx.TensorProto.INT4)
+    name = w.node("Cast", w.constant(codes.numpy().astype(four_bits)), to=w.onnx.TensorProto.INT8)
     if not odd:
         return name
     two, one = (torch.tensor(number, dtype=torch.int8) for number in (2, 1))

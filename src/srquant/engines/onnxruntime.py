@@ -11,17 +11,7 @@ from srquant.support.errors import ModelFileError
 
 
 def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
-    """What runs an ONNX file.
-
-    Args:
-        content: Of the file; ``images`` in, enlarged images out.
-        name: Of the file, for messages.
-        threads: How many to use; all cores if None.
-
-    Raises:
-        ModelFileError: The engine refuses it.
-        MissingExtraError: The ``onnxruntime`` extra is not installed.
-    """
+    """What runs an ONNX file; see ``Target.runtime``."""
     package = TARGETS["onnxruntime"].imported(name)
     options = package.SessionOptions()
     options.intra_op_num_threads = threads or 0

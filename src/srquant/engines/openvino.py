@@ -13,17 +13,7 @@ from srquant.support.errors import ModelFileError
 
 
 def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
-    """What runs an ONNX file.
-
-    Args:
-        content: Of the file; images in, enlarged images out.
-        name: Of the file, for messages.
-        threads: How many to use; all cores if None.
-
-    Raises:
-        ModelFileError: The engine refuses it.
-        MissingExtraError: The ``openvino`` extra is not installed.
-    """
+    """What runs an ONNX file; see ``Target.runtime``."""
     core = TARGETS["openvino"].imported(name).Core()
     # Floats as floats: on processors with bfloat16 arithmetic the default is to compute what is not quantized in it.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}

@@ -26,24 +26,13 @@ def shape_of(node: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in node.meta["val"].shape)
 
 
-def convolution(
-    w: Writer,
-    node: Node,
-    x: Value,
-    weight: Value,
-    bias: Value | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] | str = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> str:
-    """A convolution."""
+def convolution(w: Writer, node: Node, x: Value, weight: Value, bias: Value | None = None, *attributes: Any) -> str:
+    """A convolution; its attributes are those of :func:`convolution_attributes`."""
     shuffle = Shuffle.after(node) if isinstance(weight, Tensor) and not isinstance(bias, str) else None
     operands = [value for value in (x, weight, bias) if value is not None]
     if shuffle is not None:
         operands[1:] = [shuffle.of_channels(cast(Tensor, value)) for value in operands[1:]]
-    attributes = convolution_attributes(node, stride, padding, dilation, groups)
-    return to_shuffle(w, w.node("Conv", *operands, **attributes), shuffle)
+    return to_shuffle(w, w.node("Conv", *operands, **convolution_attributes(node, *attributes)), shuffle)
 
 
 def transposed_convolution(
@@ -72,7 +61,11 @@ def to_shuffle(w: Writer, name: str, shuffle: Shuffle | None) -> str:
 
 
 def convolution_attributes(
-    node: Node, stride: Sequence[int], padding: Sequence[int] | str, dilation: Sequence[int], groups: int
+    node: Node,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] | str = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
 ) -> dict[str, Any]:
     """A convolution's attributes in ONNX."""
     kernel = shape_of(node.args[1])[2:]
@@ -182,19 +175,8 @@ def _layer_norm(
     return w.node("LayerNormalization", *operands, axis=-len(shape), epsilon=epsilon)
 
 
-def _batch_norm(
-    w: Writer,
-    _node: Node,
-    x: Value,
-    weight: Value,
-    bias: Value,
-    mean: Value,
-    variance: Value,
-    _training: bool,
-    _momentum: float,
-    epsilon: float,
-    *_: Any,
-) -> str:
+def _batch_norm(w: Writer, _node: Node, x: Value, *rest: Any) -> str:
+    weight, bias, mean, variance, _training, _momentum, epsilon = rest[:7]
     return w.node("BatchNormalization", x, weight, bias, mean, variance, epsilon=epsilon)
 
 

@@ -26,8 +26,9 @@ class Target:
         title: As messages write it.
         package: As Python imports it.
         extra: The extra of this project that brings the package.
-        runtime: The module with the function ``compiled``, which takes the content of an ONNX file, what messages call
-            it and a number of threads (all cores if None), and gives what runs it.
+        runtime: The module with the function ``compiled``, which takes the content of an ONNX file (``images`` in,
+            enlarged images out), what messages call it and a number of threads (all cores if None), and gives what
+            runs it. It raises a ModelFileError where the engine refuses the file.
     """
 
     name: str

@@ -84,28 +84,10 @@ class Writer:
         """A list of integers, as shapes, axes and pads are given."""
         return self.constant(np.array(values, dtype=np.int64))
 
-    def constant(self, array: NDArray[Any], *, four_bits: bool = False) -> str:
-        """Store an array.
-
-        Args:
-            array: float32, int64, int8, uint8 or bool.
-            four_bits: Store int8 values from −8 to 7 as four-bit integers.
-        """
-        key = (four_bits, str(array.dtype), array.shape, array.tobytes())
+    def constant(self, array: NDArray[Any]) -> str:
+        """Store an array: float32, int64, int8, int4, uint8 or bool."""
+        key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._known:
             name = self._known[key] = f"constant_{len(self.constants)}"
-            if four_bits:
-                tensor = self.onnx.helper.make_tensor(
-                    name, self.onnx.TensorProto.INT4, array.shape, _packed(array), raw=True
-                )
-            else:
-                tensor = self.onnx.numpy_helper.from_array(array, name)
-            self.constants.append(tensor)
+            self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return self._known[key]
-
-
-def _packed(array: NDArray[Any]) -> bytes:
-    """Two integers in a byte, the first in its lower half."""
-    flat = array.reshape(-1).astype(np.int8).view(np.uint8) & 0xF
-    pairs = np.concatenate((flat, np.zeros(flat.size % 2, np.uint8))).reshape(-1, 2)
-    return (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()
