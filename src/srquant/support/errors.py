@@ -1,21 +1,7 @@
 """Every error a user can cause, as one small tree.
 
-::
-
-    SrquantError               exit code 2, one clear line, no traceback
-    ├── ArgumentError          a value breaks its rule (bits=1, tile=3, an unknown field)
-    ├── UnknownNameError       no method, network or field of that name; suggests the nearest
-    ├── ImageError             an image or a folder of images that cannot be used
-    ├── NetworkError           float weights that cannot be opened as a network
-    ├── ModelFileError         a saved model that cannot be read
-    ├── ExportError            an exported file does not do what the model does
-    ├── OutputError            a file or folder that cannot be written
-    ├── MemoryLimitError       the work does not fit into the memory of the device
-    ├── TrainingError          a training run that cannot go on
-    ├── FinetuningError        bounds that cannot be learned any further
-    └── MissingExtraError      an optional dependency is not installed
-
-A message names the argument, its value, the rule, and a way out.
+On the command line it is one line and exit code 2, without a traceback. A message names the argument, its value, the
+rule, and a way out.
 """
 
 from __future__ import annotations
