@@ -156,7 +156,9 @@ def run_benchmark(
                 row = replace(row, identity=identity)
             rows.append(row)
             others = [old for old in done if old.name not in {new.name for new in rows}]
-            _write(output, Benchmark(model.source, calibration.describe(), (*rows, *others)))
+            table = Benchmark(model.source, calibration.describe(), (*rows, *others))
+            with replacing(output) as temporary:
+                temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")
             first = next(iter(row.scores))
             shown.note(f"{name}: {row.scores[first]['psnr']:.2f} dB on {first}, {row.seconds:.0f} s")
             shown.advance()
@@ -207,8 +209,3 @@ def _read(path: Path, network: str, calibration: str, sets: list[str]) -> list[B
             f"{path} holds a table of another network, calibration or data; give another name, or remove it"
         )
     return list(found.rows)
-
-
-def _write(path: Path, table: Benchmark) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")

@@ -17,6 +17,7 @@ from srquant.images.writing import write_picture
 from srquant.support.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 Window = tuple[int, int, int]
@@ -45,15 +46,13 @@ def draw_sensitivity(output: Path, result: Sensitivity, *, ordered: bool = False
     figure = Figure(figsize=(max(6.0, 0.22 * len(names)), 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.bar(range(len(names)), drops, color=_OUTLIER)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_xlim(-0.8, len(names) - 0.2)
+    _name_columns(axes, names, 7)
     axes.set_ylabel("loss of PSNR (dB)")
     axes.set_title(
         f"one layer quantized at a time; float {result.float_psnr:.2f} dB, all layers {result.all_psnr:.2f} dB "
         f"({result.images} images)",
         fontsize=9,
     )
-    axes.grid(axis="y", alpha=0.3)
     save_figure(figure, output)
     rows = [(name, f"{result.layers[name]:.4f}", f"{drop:.4f}") for name, drop in zip(names, drops, strict=True)]
     write_csv(output, ("layer", "psnr", "loss"), rows)
@@ -73,6 +72,7 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
 
     layers = list(dict.fromkeys(row.layer for row in rows))
     by_layer = {layer: [row for row in rows if row.layer == layer] for layer in layers}
+    breakpoints = {layer: float(np.mean([row.breakpoint for row in own])) for layer, own in by_layer.items()}
     count = min(_SHOWN_LAYERS, len(layers))
     shown = [layers[number * (len(layers) - 1) // max(count - 1, 1)] for number in range(count)]
     columns = min(4, len(shown))
@@ -84,28 +84,24 @@ def draw_distributions(output: Path, rows: Sequence[Distribution]) -> None:
         for row in by_layer[layer][:_SHOWN_SAMPLES]:
             edges = np.linspace(row.lower, row.upper, len(row.counts) + 1)
             axes.stairs(np.maximum(row.counts, 0.5), edges, color=_DENSE, alpha=0.6)
-        middle = float(np.mean([row.breakpoint for row in by_layer[layer]]))
-        for bound in (-middle, middle):
+        for bound in (-breakpoints[layer], breakpoints[layer]):
             if by_layer[layer][0].lower <= bound <= by_layer[layer][0].upper:
                 axes.axvline(bound, color=_OUTLIER, linestyle="--", linewidth=1)
         axes.set_yscale("log")
         axes.set_title(layer, fontsize=8 if len(layer) < 32 else 6)
         axes.tick_params(labelsize=7)
     upper.suptitle(f"operands of layers, {_SHOWN_SAMPLES} samples; dashed: breakpoint", fontsize=9)
-    for number, (title, pick) in enumerate((("range", _range), ("skewness", _skewness)), start=1):
+    for number, title in enumerate(("range", "skewness"), start=1):
         axes = lower.add_subplot(2, 1, number)
         for column, layer in enumerate(layers):
-            for x, y in pick(by_layer[layer], column):
-                axes.plot(x, y, color=_DENSE, alpha=0.5, linewidth=1.5, marker="_" if number == 2 else None)
-        if number == 1:
-            bends = [float(np.mean([row.breakpoint for row in by_layer[layer]])) for layer in layers]
-            axes.plot(range(len(layers)), bends, "_", color=_OUTLIER)
-            axes.plot(range(len(layers)), [-bend for bend in bends], "_", color=_OUTLIER)
+            for row in by_layer[layer]:
+                values = [row.lower, row.upper] if title == "range" else [row.skewness]
+                marker = None if title == "range" else "_"
+                axes.plot([column] * len(values), values, color=_DENSE, alpha=0.5, linewidth=1.5, marker=marker)
+            if title == "range":
+                axes.plot([column] * 2, [-breakpoints[layer], breakpoints[layer]], "_", color=_OUTLIER)
         axes.set_ylabel(title, fontsize=8)
-        axes.set_xlim(-1, len(layers))
-        axes.set_xticks(range(len(layers)), layers if number == 2 else [""] * len(layers), rotation=90, fontsize=5)
-        axes.tick_params(axis="y", labelsize=7)
-        axes.grid(axis="y", alpha=0.3)
+        _name_columns(axes, layers if number == 2 else [""] * len(layers), 5)
     save_figure(figure, output)
     header = ("layer", "sample", "lower", "upper", "mean", "deviation", "skewness", "breakpoint")
     write_csv(output, header, [[getattr(row, name) for name in header] for row in rows])
@@ -144,10 +140,7 @@ def draw_bounds(output: Path, rows: Sequence[BoundPercentiles]) -> None:
         axes.set_yscale("symlog", linthresh=0.01)
         axes.set_ylabel("% below · % above", fontsize=8)
         axes.set_title(f"values of {kind}s beyond the bounds", fontsize=9)
-        axes.set_xlim(-1, len(columns))
-        axes.set_xticks(range(len(columns)), list(columns), rotation=90, fontsize=4)
-        axes.tick_params(axis="y", labelsize=7)
-        axes.grid(axis="y", alpha=0.3)
+        _name_columns(axes, list(columns), 4)
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, output)
     header = ("model", "tensor", "kind", "bits", "lower", "upper", "lower_percentile", "upper_percentile")
@@ -207,12 +200,12 @@ def _cut(pixels: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
     return pixels[top : top + size, left : left + size]
 
 
-def _range(rows: Sequence[Distribution], column: int) -> Iterable[tuple[list[float], list[float]]]:
-    return [([column, column], [row.lower, row.upper]) for row in rows]
-
-
-def _skewness(rows: Sequence[Distribution], column: int) -> Iterable[tuple[list[float], list[float]]]:
-    return [([column], [row.skewness]) for row in rows]
+def _name_columns(axes: Axes, names: Sequence[str], size: int) -> None:
+    """Write a name under each column, and draw lines to compare them by."""
+    axes.set_xlim(-1, len(names))
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.grid(axis="y", alpha=0.3)
 
 
 def save_figure(figure: Figure, output: Path, dpi: int = 150) -> None:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srquant.images.evaluation import enlarge
-from srquant.images.metrics import psnr
+from srquant.images.evaluation import luma_psnr
 from srquant.images.pairs import Pair
 from srquant.model import Model
 from srquant.model.preparing import prepare
@@ -77,8 +76,8 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
             low, high = _middle(*pair.read(), largest, pair.scale)
             for module in replays.values():
                 module.record()
-            scores["float"].append(_psnr(student, low, high))
-            scores["all"].append(_psnr(quantized, low, high))
+            scores["float"].append(luma_psnr(student, low, high, model.scale))
+            scores["all"].append(luma_psnr(quantized, low, high, model.scale))
             earlier: list[_Replay] = []
             for name in order:
                 if name in layers:
@@ -87,7 +86,7 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
                     for module in earlier:
                         module.play()
                     replays[name].run(layers[name])
-                    scores[name].append(_psnr(student, low, high))
+                    scores[name].append(luma_psnr(student, low, high, model.scale))
                     shown.advance(1, name)
                 earlier.append(replays[name])
     means = {name: fmean(values) if all(map(math.isfinite, values)) else math.inf for name, values in scores.items()}
@@ -129,11 +128,6 @@ class _Replay(nn.Module):
         if self._mode == "record":
             self._kept.append(output.clone())
         return output
-
-
-def _psnr(model: Model, low: NDArray[np.uint8], high: NDArray[np.uint8]) -> float:
-    inside = (slice(model.scale, -model.scale),) * 2
-    return psnr(enlarge(model, low, model.scale)[inside], high[inside])
 
 
 def _middle(

@@ -97,6 +97,12 @@ def enlarge(upscaler: Upscaler, low: NDArray[np.uint8], scale: int, tiling: Tili
     return np.concatenate([*bands]).astype(np.uint8, copy=False)
 
 
+def luma_psnr(upscaler: Upscaler, low: NDArray[np.uint8], high: NDArray[np.uint8], scale: int) -> float:
+    """PSNR in dB of an enlarged image against the HR image, on luma, a border of ``scale`` pixels cropped."""
+    inside = slice(scale, -scale)
+    return psnr(enlarge(upscaler, low, scale)[inside, inside], high[inside, inside])
+
+
 def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, name: str = "") -> ImageScores:
     """All scores of an 8-bit RGB image against its reference, a border cropped.
 

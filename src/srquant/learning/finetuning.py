@@ -90,7 +90,18 @@ def finetune(
     with processes(next(teacher.parameters()).device) as group:
         comparison = Comparison(student, teacher, patches, loss, settings, group)
         before = comparison.distance()
-        file = None if unfinished is None else _open(unfinished, student, teacher, patches, stages, loss)
+        file = None
+        if unfinished is not None:
+            identity = {
+                "configuration of the method": digest_of_settings(unfinished.settings),
+                "kind of device": next(teacher.parameters()).device.type,
+                "float network": digest_of_network(teacher),
+                "set of calibration patches": patches.digest(),
+                "start": digest_of_start(student, stages),
+                "loss": digest_of_settings(repr(loss)),
+            }
+            owner = Owner("finetuning", unfinished.method, unfinished.network, identity)
+            file = StateFile(unfinished.path, owner, FinetuningError)
         run = _Run(comparison, Draws(len(patches), settings), stages, settings, file, group)
         run.resume()
         with bar("Finetuning", run.draws.total, run.step) as shown:
@@ -100,26 +111,6 @@ def finetune(
         run.require_better(before)
     student.requires_grad_(False)
     return tuple(run.curve.epochs)
-
-
-def _open(
-    unfinished: Unfinished,
-    student: SRNetwork,
-    teacher: SRNetwork,
-    patches: Calibration,
-    stages: Sequence[Stage],
-    loss: Loss,
-) -> StateFile:
-    identity = {
-        "configuration of the method": digest_of_settings(unfinished.settings),
-        "kind of device": next(teacher.parameters()).device.type,
-        "float network": digest_of_network(teacher),
-        "set of calibration patches": patches.digest(),
-        "start": digest_of_start(student, stages),
-        "loss": digest_of_settings(repr(loss)),
-    }
-    owner = Owner("finetuning", unfinished.method, unfinished.network, identity)
-    return StateFile(unfinished.path, owner, FinetuningError)
 
 
 class _Curve:

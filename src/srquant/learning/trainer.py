@@ -6,18 +6,20 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from srquant.images.metrics import psnr
+from srquant.images.evaluation import luma_psnr
 from srquant.learning.identity import digest_of_network
 from srquant.learning.photographs import Photographs
 from srquant.learning.schedule import cosine, warmup
 from srquant.learning.settings import TrainingConfig
 from srquant.learning.state import Owner, StateFile
 from srquant.learning.weights import Weights
+from srquant.model.observing import to_network
 from srquant.networks.base import SRNetwork
 from srquant.support.ahead import ahead
 from srquant.support.digests import digest_of_settings
@@ -26,7 +28,6 @@ from srquant.support.files import require_writable
 from srquant.support.processes import Processes, processes
 from srquant.support.progress import Bar, bar
 from srquant.support.settings import to_json
-from srquant.support.tensors import as_tensor
 
 _LAST_RATE = 0.01
 """Learning rate at the end, as a part of that at the start."""
@@ -179,7 +180,7 @@ class _Run:
     def _validate(self, shown: Bar) -> None:
         self._require_finite()
         with self.weights.averaged() as network:
-            score = validation_psnr(network, self.held, self.device)
+            score = validation_psnr(network, self.held)
         before = self.curve[-1].step if self.curve else 0
         loss = float(self.loss) / (self.step - before)
         self.loss.zero_()
@@ -214,16 +215,13 @@ class _Run:
         self.file.resume(self.device, load)
 
 
-def validation_psnr(network: SRNetwork, photographs: Photographs, device: torch.device) -> float:
+@torch.no_grad()
+def validation_psnr(network: SRNetwork, photographs: Photographs) -> float:
     """Mean PSNR-Y over whole photographs, a border of ``scale`` pixels cropped."""
-    scores: list[float] = []
-    edge = network.scale
-    for index in range(len(photographs.images)):
-        low, high = (as_tensor(x) for x in photographs.read(index))
-        with torch.no_grad():
-            images = low[None].to(device).float() / 255 * network.value_range
-            output = network(images.contiguous(memory_format=torch.channels_last)) / network.value_range * 255
-        pixels = output[0].clamp(0, 255).round().to("cpu", torch.uint8)
-        pair = [x.permute(1, 2, 0).numpy()[edge:-edge, edge:-edge] for x in (pixels, high)]
-        scores.append(psnr(*pair))
-    return sum(scores) / len(scores)
+
+    def enlarged(images: Tensor) -> Tensor:
+        return network(to_network(network, images)) / network.value_range
+
+    pairs = (photographs.read(index) for index in range(len(photographs.images)))
+    pixels = ((low.transpose(1, 2, 0), high.transpose(1, 2, 0)) for low, high in pairs)
+    return fmean(luma_psnr(enlarged, low, high, network.scale) for low, high in pixels)
