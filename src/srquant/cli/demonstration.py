@@ -38,11 +38,6 @@ class Row:
     seconds: float
 
 
-def embedded_network() -> Model:
-    """The float network that ships inside the package: EDSR ×4 with 11 blocks of 32 channels."""
-    return load(EDSR_X4)
-
-
 def run_demo(output: Path) -> list[Row]:
     """Quantize the embedded network to W4A4 by MinMax, PLQ and our own recipe, score, save, reopen, and draw.
 
@@ -55,7 +50,7 @@ def run_demo(output: Path) -> list[Row]:
         The table: float, MinMax, PLQ, srquant.
     """
     output.mkdir(parents=True, exist_ok=True)
-    model = embedded_network()
+    model = load(EDSR_X4)
     patches, few = (
         Calibration.from_low_resolution(CALIBRATION),
         Calibration.from_low_resolution(CALIBRATION, count=32, size=48),

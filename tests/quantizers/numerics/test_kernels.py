@@ -57,7 +57,7 @@ def test_large_tensors_take_the_compiled_way():
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
     intervals, knots = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._ENOUGH", 1 << 13)
     x = values(dtype)
     x[0, 0, 0, 6] = torch.nan
     fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), intervals))
@@ -81,7 +81,7 @@ def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lo
 def test_gradients_agree(monkeypatch, grid, dtype, threads):
     intervals, numbers = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.quantizers.numerics.kernels._SHARE", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._ENOUGH", 1 << 13)
     slope = values(dtype).flip(0).clamp(-9, 9)
 
     def run() -> tuple[Tensor, Tensor]:

@@ -17,34 +17,27 @@ from srquant.quantizers.ranges import Bounds, BoundSearch, LeastSquares, MinMaxR
 from srquant.support.errors import ArgumentError
 
 
-def weight_quantizer(
-    weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free", axis: int = 0
-) -> Quantizer:
+def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: Grid = "free") -> Quantizer:
     """The quantizer of a weight, its bounds found on the weight itself.
 
     Args:
-        weight: Any shape.
+        weight: Output channels first.
         bits: 2 to 8.
         settings: Which rule finds the bounds, and which values share them.
         grid: Where levels lie.
-        axis: The weight's output channels.
     """
-    granularity = PerChannel(axis) if settings.granularity == "per_channel" else PerTensor()
+    granularity = PerChannel() if settings.granularity == "per_channel" else PerTensor()
     rows = granularity.rows(weight.detach())
     bounds: Bounds
     if settings.range == "least_squares":
         bounds = LeastSquares(bits, settings.symmetric)(rows)
     elif settings.range == "bound_search":  # of mirrored values both ends stay mirrored
         bounds = BoundSearch(bits)(torch.cat((rows, -rows), 1) if settings.symmetric else rows)
-    elif settings.range == "percentile":
-        bounds = PercentileRange()(rows.abs() if settings.symmetric else rows)
     else:
-        bounds = MinMaxRange()(rows.abs() if settings.symmetric else rows)
-    shaped = {name: granularity.bounds(found) for name, found in bounds.items()}
-    along = axis if settings.granularity == "per_channel" else 0
-    if settings.symmetric:
-        return Symmetric(bits, shaped["upper"], grid, along)
-    return Uniform(bits, shaped["lower"], shaped["upper"], grid, along)
+        rule = PercentileRange() if settings.range == "percentile" else MinMaxRange()
+        bounds = rule(rows.abs() if settings.symmetric else rows)
+    lower, upper = (granularity.bounds(bounds[name]) for name in ("lower", "upper"))
+    return Symmetric(bits, upper, grid) if settings.symmetric else Uniform(bits, lower, upper, grid)
 
 
 QuantizerOf = Callable[[int, Mapping[str, Tensor]], Quantizer]

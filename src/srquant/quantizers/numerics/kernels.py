@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 _BLOCK = 4096
 """Values that are summed in float32; sums of blocks are summed in float64."""
-_SHARE = 1 << 18
+_ENOUGH = 1 << 18
 """Values that are worth a thread of their own."""
 _HALVES = 1 << 16
 """Upper halves of float32 numbers."""
@@ -96,7 +96,7 @@ def share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
 
     PyTorch's own threads go on spinning for a while after each of its operations.
     """
-    threads = max(1, min(torch.get_num_threads() // 2, count // _SHARE))
+    threads = max(1, min(torch.get_num_threads() // 2, count // _ENOUGH))
     size = -(-count // threads // _BLOCK) * _BLOCK
     parts = [slice(start, start + size) for start in range(0, count, size)]
     return [work(part) for part in parts] if len(parts) == 1 else list(_pool(threads).map(work, parts))
