@@ -126,7 +126,8 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
         versions=model.record.versions,
         export=to_json(settings),
     )
-    _write(model, path, contract, {name: partial(_quantized, operands) for name, operands in layers.items()})
+    converts = {name: partial(_QUANTIZED[found.layer.product.kind], found) for name, found in layers.items()}
+    _write(model, path, contract, converts)
     return contract
 
 
@@ -235,23 +236,20 @@ class IntegerOperands:
         self.layer = layer
         self.settings = settings
         self.left = _fitting(name, "input", layer.left)
-        right = layer.right
-        self.right = _fitting(name, "weight" if isinstance(right, CodedWeight) else "right operand", _quantizer(right))
+        coded = layer.right if isinstance(layer.right, CodedWeight) else None
+        self.right = _fitting(name, "right operand" if coded is None else "weight", layer.quantizers()["right"])
         self.weight: Tensor | None = None
-        if isinstance(right, CodedWeight):
-            self.weight = self.right.integers(right.get_buffer("codes"))
-            self._require_int8(name)
+        if coded is not None:
+            self.weight = self.right.integers(coded.get_buffer("codes"))
+            if self.right.low < -128 or self.right.high > 127:
+                raise ArgumentError(
+                    f"the weight of {name} takes integers from {self.right.low} to {self.right.high}, beyond int8; "
+                    f"quantize again with --set grid=int8 --set weights.symmetric=true"
+                )
             # Both as the engine sums them, offsets included, and after it took them off.
             largest = int(self.weight.abs().flatten(1).sum(1).max()) * WIDTH
             if largest > _INT32:
                 raise ArgumentError(f"{name}: its sums can reach {largest}, more than 32 bits hold; leave it float")
-
-    def _require_int8(self, name: str) -> None:
-        if self.right.low < -128 or self.right.high > 127:
-            raise ArgumentError(
-                f"the weight of {name} takes integers from {self.right.low} to {self.right.high}, beyond int8; "
-                f"quantize again with --set grid=int8 --set weights.symmetric=true"
-            )
 
     def weight_integers(self) -> tuple[Tensor, Tensor]:
         """The weight as int8, and its scale for each output channel."""
@@ -270,10 +268,6 @@ class IntegerOperands:
         return self.weight is not None and int(self.weight_integers()[0].abs().max()) > _REDUCED
 
 
-def _quantizer(right: Any) -> Quantizer:
-    return right if isinstance(right, Quantizer) else right.quantizer
-
-
 def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
     grid = quantizer.integer_grid()
     if grid is None:
@@ -287,11 +281,6 @@ def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
             f"ones, zero among them; quantize again with --set grid=int8"
         )
     return grid
-
-
-def _quantized(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
-    """Write a quantized layer."""
-    return _QUANTIZED[operands.layer.product.kind](operands, w, node, *arguments)
 
 
 def _quantized_product(operands: IntegerOperands, w: Writer, _node: Node, left: Value, right: Value, *_: Any) -> str:

@@ -82,6 +82,12 @@ class SRNetwork(nn.Module):
     receptive_field: int | None = None
     """How many pixels of the input, in each direction, can change an output pixel; None when it is not bounded."""
 
+    def __init__(self, config: Any = None) -> None:
+        """Take scale and value range from the hyper-parameters, if they are given."""
+        super().__init__()
+        if config is not None:
+            self.config, self.scale, self.value_range = config, config.scale, config.value_range
+
     @property
     def edges(self) -> Edges:
         """The network's ends."""

@@ -60,10 +60,7 @@ class EDSR(SRNetwork):
     untold = ("residual_scale", "value_range", "mean")
 
     def __init__(self, config: EDSRConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.value_range = config.value_range
+        super().__init__(config)
         blocks = [ResidualBlock(config.channels, config.residual_scale) for _ in range(config.blocks)]
         self.head = nn.Sequential(conv(3, config.channels))
         self.body = nn.Sequential(*blocks, conv(config.channels, config.channels))

@@ -42,10 +42,7 @@ class MSRResNet(SRNetwork):
     Config = MSRResNetConfig
 
     def __init__(self, config: MSRResNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.value_range = config.value_range
+        super().__init__(config)
         channels = config.channels
         self.conv_first = conv(3, channels)
         self.body = nn.Sequential(*(_Block(channels) for _ in range(config.blocks)))

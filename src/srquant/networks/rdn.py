@@ -61,10 +61,7 @@ class RDN(SRNetwork):
     Config = RDNConfig
 
     def __init__(self, config: RDNConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.value_range = config.value_range
+        super().__init__(config)
         self.SFENet1 = conv(3, config.channels)
         self.SFENet2 = conv(config.channels, config.channels)
         self.RDBs = nn.ModuleList(_DenseBlock(config) for _ in range(config.blocks))

@@ -36,10 +36,7 @@ class SRResNet(SRNetwork):
     Config = SRResNetConfig
 
     def __init__(self, config: SRResNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.value_range = config.value_range
+        super().__init__(config)
         channels = config.channels
         self.head = nn.Sequential(conv(3, channels, config.edge_size), nn.PReLU(channels))
         self.body = nn.ModuleList(_block(channels) for _ in range(config.blocks))

@@ -233,10 +233,7 @@ class SwinIR(SRNetwork):
     untold = ("value_range", "mean")
 
     def __init__(self, config: SwinIRConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.value_range = config.value_range
+        super().__init__(config)
         self.alignment = config.window
         self.conv_first = conv(3, config.channels)
         self.patch_embed = PatchEmbed(config.channels)
