@@ -24,7 +24,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 PLUGINS = {
     "methods": {"base", "pipeline"},
     "networks": {
-        *("base", "modules", "undescribed", "luma"),
+        *("base", "modules", "sizes", "undescribed", "luma"),
         *("checkpoint", "foreign", "unwrapping", "recognising", "opening"),
     },
     "quantizers": {"base", "channel_shift", "numerics", "ranges"},

@@ -165,7 +165,7 @@ FOLDED = [plain, called_by_keyword, through_a_module_that_does_nothing, both_cal
 
 
 def wrapped(middle: Callable[[Network, Tensor], Tensor]) -> SRNetwork:
-    return Model.wrap(Network(middle).eval(), 2).network
+    return Model.wrap(Network(middle).eval(), 2, alignment=2).network
 
 
 def name(middle: Callable[[Network, Tensor], Tensor]) -> str:

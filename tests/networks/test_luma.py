@@ -228,7 +228,7 @@ def test_what_cannot_be_exported_yet_is_refused_in_a_sentence(calibration: Calib
         (ESPCN(), 3, "scale=3: the network turns 1x1x8x8 into 1x1x16x16"),
         (ESPCN(2), 2, "cannot run on an RGB image of 8x8"),
         (ESPCN(4), 2, "cannot run on an RGB image of 8x8"),
-        (nn.Conv2d(1, 3, 1), 1, "cannot run on an RGB image of 8x8"),
+        (nn.Conv2d(1, 3, 1), 1, "scale=1: the network turns 1x1x8x8 into 1x3x8x8"),
         (nn.Conv2d(3, 1, 1), 1, "scale=1: the network turns 1x3x8x8 into 1x1x8x8"),
     ],
 )

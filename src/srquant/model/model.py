@@ -16,7 +16,7 @@ from srquant.model.record import Record
 from srquant.model.storage import is_model_file, read_model, write_model
 from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork
-from srquant.networks.custom import CustomConfig, CustomNetwork
+from srquant.networks.custom import CustomConfig, CustomNetwork, plain_module
 from srquant.networks.opening import load_network, save_network
 from srquant.networks.recognising import network_settings
 from srquant.quantizers import Quantizer
@@ -96,7 +96,8 @@ class Model:
         Raises:
             ArgumentError: The module does not enlarge an RGB image by the scale.
         """
-        network = CustomNetwork(copy_network(module).float(), CustomConfig(scale, value_range, alignment))
+        config = CustomConfig(scale, value_range, alignment)
+        network = CustomNetwork(copy_network(plain_module(module)).float(), config)
         return cls(network, type(module).__name__)
 
     @property

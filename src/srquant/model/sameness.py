@@ -57,9 +57,7 @@ def require_usable(original: SRNetwork, prepared: Prepared, names: Sequence[str]
     try:
         found, outputs = _run(let_through(prepared.network, names), list(expected_outputs), images)
     except Exception as error:  # of the network's own code, which may raise anything
-        raise NetworkError(
-            f"the network does not run with quantized layers in it: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise NetworkError(f"with quantized layers in it, {_said(error)}") from error
     if not _agree(expected, found):
         parted = [name for name in outputs if not _agree(expected_outputs[name], outputs[name])]
         where = f"{parted[0]} is the first that gives something else" if parted else "all of them give the same"
@@ -69,6 +67,11 @@ def require_usable(original: SRNetwork, prepared: Prepared, names: Sequence[str]
         )
     quantized = swap(prepared.network, {name: _layer(prepared.network, name, _coarse(), _coded) for name in names})
     require_reopening(original, quantized, prepared.baked, prepared.folds)
+
+
+def _said(error: Exception) -> str:
+    """What went wrong in a network."""
+    return first_line(error) if isinstance(error, NetworkError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _layer(network: SRNetwork, name: str, left: nn.Module, right_of: Any) -> QuantLayer:

@@ -35,7 +35,7 @@ from srquant.model.record import Record
 from srquant.model.swapping import copy_network, quant_layers
 from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
-from srquant.networks.custom import CustomNetwork
+from srquant.networks.custom import CustomNetwork, plain_module
 from srquant.networks.recognising import network_named
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.packing import pack
@@ -255,7 +255,7 @@ def _build(kind: type[SRNetwork], config: Any, module: nn.Module | None, state: 
     """The float network of a state dict."""
     if kind is not CustomNetwork:
         return kind.build(config, state)
-    built = CustomNetwork(copy_network(cast(nn.Module, module)), config)
+    built = CustomNetwork(copy_network(plain_module(module)), config)
     check_keys(built.name, built.state_dict(), state)
     built.load_state_dict(state)
     return built

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from srquant.networks.base import State, ValueRange, check_kinds
 from srquant.networks.luma import enlarge_on_luma
-from srquant.networks.modules import pad_to_size
+from srquant.networks.sizes import Sizes
 from srquant.networks.undescribed import UndescribedNetwork
 from srquant.support.errors import MissingExtraError, NetworkError
 from srquant.support.settings import Checked
@@ -50,23 +51,18 @@ class SpandrelNetwork(UndescribedNetwork):
         self.scale = int(descriptor.scale)
         self.value_range = config.value_range
         self.on_luma = descriptor.input_channels == 1
-        self.alignment = int(descriptor.size_requirements.multiple_of)
-        self.smallest = int(descriptor.size_requirements.minimum)
-        self.square = bool(descriptor.size_requirements.square)
+        needs = descriptor.size_requirements
+        self.alignment = int(needs.multiple_of)
+        self.sizes = Sizes(self.alignment, int(needs.minimum), bool(needs.square))
         self._call = cast(Callable[[nn.Module, Tensor], Tensor], getattr(descriptor, "_call_fn", _call))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def enlarge(self, images: Tensor) -> Tensor:
         if self.on_luma:
             return enlarge_on_luma(self._run, images, self.scale, self.value_range)
         return self._run(images)
 
     def _run(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        padded = [max(size + -size % self.alignment, self.smallest) for size in (height, width)]
-        if self.square:
-            padded = [max(padded)] * 2
-        output = self._call(self.network, pad_to_size(images, *padded))
-        return output[..., : height * self.scale, : width * self.scale]
+        return self.sizes.run(partial(self._call, self.network), images, self.scale)
 
     @classmethod
     def read(cls, state: State, value_range: float | None) -> tuple[SpandrelConfig, State] | None:

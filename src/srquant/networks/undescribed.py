@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from torch import nn
+from torch import Tensor, nn
 
 from srquant.networks.base import Edges, SRNetwork
+from srquant.support.errors import NetworkError, SrquantError, first_line
+from srquant.support.memory import is_out_of_memory
 from srquant.support.watching import Watched, watch
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -42,10 +44,27 @@ def find_edges(network: nn.Module, watched: Watched) -> Edges:
 
 class UndescribedNetwork(SRNetwork):
     """A network that says nothing of itself: its ends are deduced from a small forward pass, its feature layers
-    unknown.
+    unknown. A subclass has :meth:`enlarge`.
     """
 
     network: nn.Module
+
+    def forward(self, images: Tensor) -> Tensor:
+        try:
+            return self.enlarge(images)
+        except Exception as error:  # of somebody else's code, which may raise anything
+            if isinstance(error, SrquantError) or is_out_of_memory(error):
+                raise
+            count, _, height, width = images.shape
+            images_of = f"{count} images of {width}x{height}" if count > 1 else f"an image of {width}x{height}"
+            alone = "; if it takes one image at a time, give observation.batch=1" if count > 1 else ""
+            raise NetworkError(
+                f"the network cannot run on {images_of}: {type(error).__name__}: {first_line(error)}{alone}"
+            ) from error
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """``n 3 h w`` to ``n 3 scale·h scale·w``, both in [0, value range]; any size."""
+        raise NotImplementedError
 
     @cached_property
     def _edges(self) -> Edges:

@@ -43,9 +43,13 @@ def memory_errors(advice: str) -> Generator[None]:
         yield
     except MemoryLimitError:
         raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise MemoryLimitError(f"out of memory; {advice}") from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise MemoryLimitError(f"out of memory; {advice}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is an allocation that failed, on any device."""
+    texts = ("can't allocate memory", "out of memory")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts)
