@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from srquant.networks.base import SRNetwork
 from srquant.networks.checkpoint import read_candidates, read_checkpoint, read_metadata, write_checkpoint
-from srquant.networks.recognising import MALFORMED, first_network, network_named, network_settings, one_line, tell
-from srquant.support.errors import ArgumentError, NetworkError
+from srquant.networks.recognising import MALFORMED, first_network, network_named, network_settings, tell
+from srquant.support.errors import ArgumentError, NetworkError, first_line
 from srquant.support.settings import Checked, from_json, to_json
 
 HEADER = "srquant.network"
@@ -59,12 +59,12 @@ def load_network(path: Path, value_range: float | None = None, settings: Iterabl
         config: Any = from_json(cast(type[Any], kind.Config), content.config, "config")
         state = kind.from_published(state)
     except (ArgumentError, *MALFORMED) as error:
-        raise NetworkError(f"{path} is damaged: in its header, {one_line(error)}") from error
+        raise NetworkError(f"{path} is damaged: in its header, {first_line(error)}") from error
     config, state = kind.configured(config, state, said)
     try:
         return kind.build(config, state)
     except (ArgumentError, *MALFORMED) as error:
-        raise NetworkError(f"{path} is damaged: in its header, {one_line(error)}") from error
+        raise NetworkError(f"{path} is damaged: in its header, {first_line(error)}") from error
 
 
 def save_network(path: Path, network: SRNetwork, notes: Mapping[str, str]) -> None:

@@ -12,7 +12,14 @@ import torch
 from srquant.networks.base import SRNetwork, State, ValueRange
 from srquant.networks.checkpoint import check_weights
 from srquant.networks.unwrapping import Candidate
-from srquant.support.errors import ArgumentError, MissingExtraError, NetworkError, SrquantError, WeightsWarning
+from srquant.support.errors import (
+    ArgumentError,
+    MissingExtraError,
+    NetworkError,
+    SrquantError,
+    WeightsWarning,
+    first_line,
+)
 from srquant.support.plugins import plugin, plugins
 from srquant.support.settings import Checked, check, override
 
@@ -185,7 +192,7 @@ def _in_float32(state: State) -> State:
 
 def _incomplete(kind: type[SRNetwork], error: Exception) -> NetworkError:
     return NetworkError(
-        f"the weights look like {kind.name} but are incomplete: {type(error).__name__}: {one_line(error)}"
+        f"the weights look like {kind.name} but are incomplete: {type(error).__name__}: {first_line(error)}"
     )
 
 
@@ -195,8 +202,3 @@ def _unknown(state: State) -> NetworkError:
         f"no known network has these weights (their keys begin {keys}); pass the nn.Module in Python: "
         f"Model.wrap(module, scale)"
     )
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).splitlines() or [""])[0]
