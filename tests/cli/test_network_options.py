@@ -37,6 +37,7 @@ def commands(network: Path, low_images: Path, tmp_path: Path) -> dict[str, list[
         "outliers": ["analyze", "outliers", network, *data, *out],
         "distributions": ["analyze", "distributions", network, *calibration, *out],
         "bounds": ["analyze", "bounds", network, tmp_path / "o.safetensors", *calibration, *out],
+        "compare": ["analyze", "compare", network, *data, *out],
         "sensitivity": ["analyze", "sensitivity", network, *data, *calibration, *out],
         "bench": ["bench", "methods", network, *data, *calibration, *table, "--method", "minmax"],
         "ablation": ["bench", "oaptq-ablation", network, *data, *calibration, *table],
@@ -44,7 +45,7 @@ def commands(network: Path, low_images: Path, tmp_path: Path) -> dict[str, list[
 
 
 COMMANDS = (
-    *("quantize", "evaluate", "upscale", "inspect", "outliers", "distributions", "bounds", "sensitivity"),
+    *("quantize", "evaluate", "upscale", "inspect", "outliers", "distributions", "bounds", "sensitivity", "compare"),
     *("bench", "ablation"),
 )
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srquant.cli.options import Bits, CalibrationOptions, Device, FewPatches, NetworkOptions, grouped, require_output
+from srquant.cli.options import (
+    Bits,
+    CalibrationOptions,
+    Device,
+    FewPatches,
+    NetworkOptions,
+    NetworkSettings,
+    grouped,
+    network_settings,
+    require_output,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,6 +237,7 @@ def compare(
     output: Output,
     shown: PictureOptions,
     size: Annotated[int, typer.Option(help="Height and width of the crop where results differ most.")] = _CROP,
+    set_: NetworkSettings = None,
     device: Device = "auto",
 ) -> None:
     """The same crop from several models, labelled with PSNR (OAPTQ, fig. 5).
@@ -239,12 +250,15 @@ def compare(
     from srquant.api import pick_device
     from srquant.images.evaluation import enlarge, score
     from srquant.model.observing import first_checked
+    from srquant.model.storage import is_model_file
     from srquant.support.errors import ArgumentError
     from srquant.support.settings import Positive, check
 
     _require_figure(output, *model, data)
     check("size", size, Positive)
-    models = {path: load(path).to(pick_device(device)) for path in model}
+    settings = network_settings(set_)
+    opened_with = {path: () if is_model_file(path) else settings for path in model}
+    models = {path: load(path, settings=said).to(pick_device(device)) for path, said in opened_with.items()}
     scales = {opened.scale for opened in models.values()}
     if len(scales) > 1:
         raise ArgumentError(f"the models enlarge by different scales: {', '.join(map(str, sorted(scales)))}")
