@@ -74,6 +74,10 @@ def test_tiles_of_one_size(run, model: Path, tmp_path: Path) -> None:
         write_png(tmp_path / "p.png", height, width)
         for source, name in ((model, "simulated.png"), (out, "engine.png")):
             assert run("upscale", source, tmp_path / "p.png", "-o", tmp_path / name)[0] == 0
+        assert run("upscale", out, tmp_path / "p.png", "-o", tmp_path / "engine.tif")[0] == 0
+        assert np.array_equal(
+            read_picture(tmp_path / "engine.tif").pixels, read_picture(tmp_path / "engine.png").pixels
+        )
         pictures = [read_picture(tmp_path / name).pixels.astype(float) for name in ("simulated.png", "engine.png")]
         seen = np.abs(pictures[0] - pictures[1])[
             : 4 * (height - 8), : 4 * (width - 8)

@@ -144,3 +144,20 @@ def test_exif_after_the_pixels_counts(tmp_path: Path, orientation: int) -> None:
     path.write_bytes(buffer.getvalue()[:end] + block + buffer.getvalue()[end:])
     assert read_size(path) == read_picture(path).size == ((10, 20) if orientation < 5 else (20, 10))
     assert read_picture(path).metadata == Metadata()
+
+
+def test_what_is_damaged_beside_the_pixels_is_left_out_and_named(tmp_path: Path) -> None:
+    """The picture itself is none the worse."""
+    samples = np.zeros((4, 5, 3), np.uint16)
+    broken = (
+        chunk(b"eXIf", b"neither order of bytes"),
+        chunk(b"zTXt", b"Title\0\0no zlib"),
+        chunk(b"tEXt", b"Author\0Ada"),
+        chunk(b"pHYs", b"short"),
+    )
+    (tmp_path / "x.png").write_bytes(png(samples, 8, RGB, *broken))
+    picture = read_picture(tmp_path / "x.png")
+    assert picture.left_out == ("EXIF that is damaged", "text that is damaged")
+    assert picture.metadata == Metadata(texts=(("Author", "Ada"),))
+    (tmp_path / "y.png").write_bytes(png(samples, 8, RGB, chunk(b"iCCP", b"name\0\0no zlib")))
+    assert read_picture(tmp_path / "y.png").left_out == ("a colour profile that is damaged",)

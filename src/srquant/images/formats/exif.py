@@ -34,8 +34,8 @@ def of_bytes(block: bytes | None) -> Split:
     return _split(load)
 
 
-def of_tiff(file: BinaryIO, byteorder: str, bigtiff: bool, offset: int) -> bytes | None:
-    """Of a page of a TIFF: its description, and the blocks that its tags point to.
+def of_tiff(file: BinaryIO, byteorder: str, bigtiff: bool, offset: int) -> Split:
+    """Of a page of a TIFF: its description, and the blocks that its tags point to; without orientation and density.
 
     Args:
         file: Of the TIFF.
@@ -55,7 +55,7 @@ def of_tiff(file: BinaryIO, byteorder: str, bigtiff: bool, offset: int) -> bytes
                 exif.get_ifd(tag)
         exif.bigtiff = False  # as which it is given on
 
-    return _split(load)[1]
+    return _split(load)
 
 
 def with_resolution(block: bytes | None, resolution: tuple[float, float] | None) -> bytes | None:

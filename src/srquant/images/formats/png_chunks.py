@@ -12,7 +12,8 @@ from srquant.images.metadata import Metadata, sensible_resolution, upright_xmp
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_KNOWN = (b"IHDR", b"acTL", b"eXIf", b"iCCP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", *COLOUR)
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_KNOWN = (b"IHDR", b"acTL", b"eXIf", b"iCCP", b"pHYs", *_TEXTS, *COLOUR)
 _XMP, _RAW_EXIF = "XML:com.adobe.xmp", "Raw profile type exif"
 _LARGEST_TEXT = 64 << 20
 """Bytes that compressed text or a colour profile may become."""
@@ -46,6 +47,10 @@ def metadata(found: list[Chunk]) -> tuple[int, Metadata, tuple[str, ...]]:
     orientation, block, resolution, damaged = exif.of_bytes(blocks[0] if blocks else _raw_profile(named))
     densities = [d for kind, content in found if kind == b"pHYs" and (d := _density(content)) is not None]
     profiles = [p for kind, content in found if kind == b"iCCP" and (p := _profile(content)) is not None]
+    unread = {
+        "a colour profile that is damaged": not profiles and any(kind == b"iCCP" for kind, _ in found),
+        "text that is damaged": len(texts) < sum(kind in _TEXTS for kind, _ in found),
+    }
     told = Metadata(
         icc_profile=profiles[0] if profiles else None,
         exif=block,
@@ -54,7 +59,7 @@ def metadata(found: list[Chunk]) -> tuple[int, Metadata, tuple[str, ...]]:
         texts=tuple(text for text in texts if text[0] not in (_XMP, _RAW_EXIF)),
         colour_chunks=tuple((kind, content) for kind, content in found if kind in COLOUR),
     )
-    return orientation, told, damaged
+    return orientation, told, (*damaged, *(what for what, there in unread.items() if there))
 
 
 def of_metadata(told: Metadata) -> list[Chunk]:

@@ -18,7 +18,7 @@ from srquant.images.picture import Picture
 from srquant.support.errors import ImageError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ORIENTATION, _EXIF, _GPS = 274, 34665, 34853
+_ORIENTATION = 274
 _PROFILE, _XMP, _INK_SET, _SUBSAMPLING, _COEFFICIENTS, _BLACK_AND_WHITE = 34675, 700, 332, 530, 529, 532
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _BITS, _SAMPLE_FORMAT, _EXTRAS = 258, 339, 338
@@ -124,7 +124,10 @@ def _samples(page: Any, path: Path, meaning: Meaning) -> Samples:
 
 
 def _metadata(page: Any, file: Any, meaning: Meaning) -> tuple[Metadata, tuple[str, ...]]:
-    block = exif.of_tiff(file.filehandle, file.byteorder, file.is_bigtiff, page.offset)
+    if file.is_bigtiff and file.byteorder == ">":  # which Pillow's reader of tags does not know
+        block, damaged = None, ("EXIF",) if any(code in page.tags for code in exif.INNER) else ()
+    else:
+        _, block, _, damaged = exif.of_tiff(file.filehandle, file.byteorder, file.is_bigtiff, page.offset)
     profile = _tag(page, _PROFILE, None)
     inks = meaning.photometric == SEPARATED and profile is not None
     told = Metadata(
@@ -134,7 +137,7 @@ def _metadata(page: Any, file: Any, meaning: Meaning) -> tuple[Metadata, tuple[s
         resolution=_resolution(page),
     )
     found = [what for what, codes in _NOT_CARRIED.items() if any(code in page.tags for code in codes)]
-    return told, (*found, *(("the profile of its inks",) if inks else ()))
+    return told, (*found, *damaged, *(("the profile of its inks",) if inks else ()))
 
 
 def _resolution(page: Any) -> tuple[float, float] | None:
