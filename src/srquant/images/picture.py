@@ -33,6 +33,12 @@ class Layout:
     depth: int = 8
     associated: bool = False
 
+    @classmethod
+    def of(cls, pixels: Pixels) -> Layout:
+        """The layout of pixels ``h w channels``: gray up to two channels, alpha after an even number of them."""
+        channels = pixels.shape[-1]
+        return cls(gray=channels < 3, alpha=channels % 2 == 0, depth=16 if pixels.dtype == np.uint16 else 8)
+
     @property
     def peak(self) -> int:
         """Largest pixel value."""

@@ -49,9 +49,26 @@ def test_sixteen_bits_are_never_cut_to_eight(tmp_path: Path) -> None:
     """Netpbm stores the high byte first."""
     values = np.random.default_rng(0).integers(0, 65536, (5, 4, 3)).astype(">u2")
     (tmp_path / "x.ppm").write_bytes(b"P6 4 5 65535\n" + values.tobytes())
-    with pytest.raises(ImageError, match="has 16 bits a channel; that is read from PNG and TIFF only"):
+    with pytest.raises(ImageError, match="has more than 8 bits a channel; that is read from PNG and TIFF only"):
         read_picture(tmp_path / "x.ppm")
     (tmp_path / "x.pgm").write_bytes(b"P5 4 5 65535\n" + values[..., 0].tobytes())
     assert np.array_equal(read_picture(tmp_path / "x.pgm").pixels[..., 0], values[..., 0])
     (tmp_path / "y.ppm").write_bytes(b"P6 4 5 255\n" + (values >> 8).astype(np.uint8).tobytes())
     assert np.array_equal(read_picture(tmp_path / "y.ppm").pixels, values >> 8)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("suffix", [".jp2", ".avif"])
+def test_depth_is_found_out_where_the_header_does_not_tell(tmp_path: Path, suffix: str, deep: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 1024 if deep else 256, (32, 40, 3))
+    values = values.astype(np.uint16 if deep else np.uint8)
+    if suffix == ".jp2":
+        (tmp_path / "x.jp2").write_bytes(imagecodecs.jpeg2k_encode(values, level=0))
+    else:
+        bits = {"bitspersample": 10} if deep else {}
+        (tmp_path / "x.avif").write_bytes(imagecodecs.avif_encode(values, **bits))
+    if deep:
+        with pytest.raises(ImageError, match="has more than 8 bits a channel"):
+            read_picture(tmp_path / f"x{suffix}")
+    else:
+        assert read_picture(tmp_path / f"x{suffix}").layout == Layout()

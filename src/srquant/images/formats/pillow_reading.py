@@ -53,9 +53,7 @@ def open_pillow(path: Path, stack: ExitStack, told: Metadata | None = None) -> P
 def _still(image: Image.Image, path: Path, orientation: int, told: Metadata, lost: tuple[str, ...]) -> PictureFile:
     def read(_: int) -> Picture:
         pixels = _pixels(image, path)
-        channels = pixels.shape[-1]
-        layout = Layout(gray=channels < 3, alpha=channels % 2 == 0, depth=16 if pixels.dtype == np.uint16 else 8)
-        return Picture(upright(pixels, orientation), layout, told, left_out=lost)
+        return Picture(upright(pixels, orientation), Layout.of(pixels), told, left_out=lost)
 
     return PictureFile(path, upright_size(image.height, image.width, orientation), read)
 
@@ -87,13 +85,23 @@ def _is_transparent(image: Image.Image, numbers: range) -> bool:
 
 def _refuse_deep(image: Image.Image, path: Path) -> None:
     """Refuse what Pillow would cut to 8 bits."""
-    tiles = cast(Any, image).tile
-    if image.format == "PPM" and image.mode == "RGB" and tiles:
-        arguments: Any = tiles[0].args  # the mode, or the mode and the largest value
-        if isinstance(arguments, tuple) and cast(Any, arguments)[-1] > 255:
-            raise ImageError(f"{path} has 16 bits a channel; that is read from PNG and TIFF only")
     if image.mode == "F":
         raise ImageError(f"{path} stores floating-point pixels; save it with 8 or 16 bits a channel")
+    if not image.mode.startswith("I") and _is_deep(image, path):
+        raise ImageError(f"{path} has more than 8 bits a channel; that is read from PNG and TIFF only")
+
+
+def _is_deep(image: Image.Image, path: Path) -> bool:
+    if image.format == "PPM":
+        tiles = cast(Any, image).tile
+        arguments: Any = tiles[0].args if tiles else ()  # the mode, or the mode and the largest value
+        return isinstance(arguments, tuple) and cast(Any, arguments)[-1] > 255
+    if image.format in ("JPEG2000", "AVIF"):
+        import imagecodecs
+
+        decode = imagecodecs.jpeg2k_decode if image.format == "JPEG2000" else imagecodecs.avif_decode
+        return decode(path.read_bytes()).dtype != np.uint8
+    return False
 
 
 def _pixels(image: Image.Image, path: Path) -> Pixels:

@@ -6,8 +6,6 @@ import struct
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 from srquant.images.formats import pillow_reading, png_chunks
 from srquant.images.formats.opened import PictureFile, require_sensible, upright, upright_size
 from srquant.images.picture import Layout, Picture
@@ -38,8 +36,6 @@ def open_png(path: Path, stack: ExitStack) -> PictureFile:
 
         pixels = imagecodecs.png_decode(path.read_bytes())
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        channels = pixels.shape[-1]
-        layout = Layout(gray=channels < 3, alpha=channels % 2 == 0, depth=16 if pixels.dtype == np.uint16 else 8)
-        return Picture(upright(pixels, orientation), layout, told, left_out=lost)
+        return Picture(upright(pixels, orientation), Layout.of(pixels), told, left_out=lost)
 
     return PictureFile(path, upright_size(height, width, orientation), read)
