@@ -49,7 +49,7 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     if kind in ("free_levels", "shifted_levels"):
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
         shift = x.mean() if x.numel() and kind == "shifted_levels" else torch.tensor(0.0)
-        found = LloydMax(search)((x - shift)[None])["levels"][0] if x.numel() else torch.zeros(1 << bits)
+        found = LloydMax(search)((x - shift).reshape(1, -1))["levels"][0] if x.numel() else torch.zeros(1 << bits)
         return NonUniform(bits, found) if kind == "free_levels" else ShiftedNonUniform(bits, found, shift)
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
     found = find_sides(low, high, breakpoint) if "auto" in options else "both"
@@ -239,7 +239,9 @@ def test_a_quantizer_is_rebuilt_from_its_description(kind: str) -> None:
     assert torch.equal(again(x), quantizer(x))
 
 
-CHANNELS = [kind for kind in KINDS if not kind.startswith(("free_levels", "shifted"))]
+COMMON = [kind for kind in KINDS if kind.startswith("shifted")]
+"""Kinds whose channels share their bounds, and differ by a shift."""
+CHANNELS = [kind for kind in KINDS if kind not in COMMON]
 """Kinds whose bounds may be per channel."""
 
 
@@ -328,6 +330,40 @@ def test_an_axis_is_part_of_the_description(kind: str) -> None:
     again = build_quantizer(quantizer.name, quantizer.arguments(), bounds)
     assert torch.equal(again(x.T), quantizer(x.T))
     assert "axis" not in per_channel(kind, 5, x, axis=0)[0].arguments()
+
+
+@pytest.mark.parametrize("kind", COMMON)
+def test_bounds_of_channels_are_refused_by_name_where_channels_share_them(kind: str) -> None:
+    quantizer = make(kind, 4, torch.randn(50))
+    bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
+    for name in bounds.keys() - {"shift"}:
+        of_each = bounds | {name: bounds[name].expand(3, *bounds[name].shape)}
+        with pytest.raises(ArgumentError, match=rf"^{name} of shape \(3.*: {kind} quantizers have one grid for all"):
+            build_quantizer(kind, quantizer.arguments(), of_each)
+
+
+class Terraces(Quantizer):
+    """Four segments of one interval each, written as a user would, without an axis."""
+
+    name = "terraces"
+    intervals = (1, 1, 1, 1)
+
+    def __init__(self, bits: int, upper: torch.Tensor) -> None:
+        super().__init__()
+        self.bits, self.upper = bits, torch.nn.Parameter(upper)
+
+    def knots(self) -> torch.Tensor:
+        return self.upper[..., None] * torch.tensor([-1.0, -0.25, 0.0, 0.25, 1.0])
+
+
+def test_segments_of_one_interval_may_have_bounds_of_channels() -> None:
+    x = torch.randn(3, 4, 5)
+    upper = torch.tensor([1.0, 0.1, 2.0])
+    quantizer = Terraces(3, upper)
+    expected = torch.stack([Terraces(3, bound)(row) for bound, row in zip(upper, x, strict=True)])
+    assert torch.equal(quantizer(x), expected)
+    assert torch.equal(quantizer.decode(quantizer.codes(x)), expected)
+    assert quantizer(torch.zeros(3, 0)).shape == (3, 0)
 
 
 @pytest.mark.parametrize("bits", [-1, 0, 1, 9, 32])

@@ -49,8 +49,9 @@ class Quantizer(nn.Module):
 
     ``forward`` is decode ∘ codes with straight-through gradients; the bounds are parameters, so finetuning can learn
     them. A new quantizer is a new file in this folder: a subclass with a ``name``, parameters of shape ``()`` (per
-    tensor) or ``(c,)`` (per channel, along ``axis``) unless it does its own computing, and the attributes and methods
-    below.
+    tensor) or ``(c,)`` (per channel, along ``axis``; levels have one axis more) unless it does its own computing, and
+    the attributes and methods below. One that cannot have bounds per channel refuses them with an
+    :class:`~srquant.support.errors.ArgumentError`.
     """
 
     name: ClassVar[str]

@@ -18,18 +18,23 @@ class NonUniform(Quantizer):
 
     Args:
         bits: b.
-        values: The levels, increasing, ``(k,)``, 3 < k ≤ 2^b.
+        values: The levels, increasing, ``(k,)``, or ``(c, k)`` for each channel its own; 3 < k ≤ 2^b.
+        axis: Of channels.
     """
 
     name = "free_levels"
 
-    def __init__(self, bits: int, values: Tensor) -> None:
+    def __init__(self, bits: int, values: Tensor, axis: int = 0) -> None:
         super().__init__()
         check_bits(bits)
-        if values.ndim != 1 or not 3 < len(values) <= 1 << bits:
-            raise ArgumentError(f"values of shape {tuple(values.shape)}: a row of 4 to {1 << bits} is wanted")
+        if values.ndim not in (1, 2) or not 3 < values.shape[-1] <= 1 << bits:
+            raise ArgumentError(
+                f"values of shape {tuple(values.shape)}: a row of 4 to {1 << bits}, or such a row for each channel, "
+                f"is wanted"
+            )
         self.bits = bits
-        self.intervals = (1,) * (len(values) - 1)
+        self.axis = axis
+        self.intervals = (1,) * (values.shape[-1] - 1)
         self.values = nn.Parameter(values.detach().clone())
 
     def knots(self) -> Tensor:
@@ -40,6 +45,8 @@ class NonUniform(Quantizer):
         self.values.copy_(self.values.sort().values)
 
     def extra_repr(self) -> str:
+        if self.values.ndim == 2:
+            return super().extra_repr()
         return f"bits={self.bits}, {', '.join(f'{float(value):.4g}' for value in self.values)}"
 
 
@@ -53,10 +60,14 @@ class ShiftedNonUniform(Shifted, NonUniform):
         bits: b.
         values: The levels, as :class:`NonUniform` has them.
         shift: The centres.
+
+    Raises:
+        ArgumentError: The levels are not those of the whole tensor.
     """
 
     name = "shifted_levels"
 
     def __init__(self, bits: int, values: Tensor, shift: Tensor) -> None:
+        self.require_common("values", values, 1)
         super().__init__(bits, values)
         self.shift = nn.Parameter(shift.detach().clone())

@@ -84,10 +84,15 @@ class ShiftedUniform(Shifted, Uniform):
         lower: Lower end of the range, counted from the centre.
         upper: Upper end.
         shift: The centres.
+
+    Raises:
+        ArgumentError: The bounds are not those of the whole tensor.
     """
 
     name = "shifted_uniform"
 
     def __init__(self, bits: int, lower: Tensor, upper: Tensor, shift: Tensor) -> None:
+        self.require_common("lower", lower, 0)
+        self.require_common("upper", upper, 0)
         super().__init__(bits, lower, upper)
         self.shift = nn.Parameter(shift.detach().clone())

@@ -176,23 +176,24 @@ class LevelGrid:
 
     def __init__(self, like: Tensor, levels: Tensor) -> None:
         self.levels = levels.detach().to(computing_dtype(like.dtype))
-        self.halfway = (self.levels[1:] + self.levels[:-1]) / 2
+        self.halfway = (self.levels[..., 1:] + self.levels[..., :-1]) / 2
 
     def codes(self, x: Tensor) -> Tensor:
-        return torch.bucketize(x.to(self.levels.dtype).contiguous(), self.halfway, out_int32=True)
+        return _count_below(x.to(self.levels.dtype), self.halfway)
 
     def values(self, codes: Tensor) -> Tensor:
-        return self.levels[codes.long()]
+        return _pick(self.levels, codes.long())
 
     def nearest(self, x: Tensor) -> Tensor:
         return self.values(self.codes(x)).masked_fill_(x.isnan(), torch.nan)
 
     def pulls(self, x: Tensor, slope: Tensor) -> Tensor:
-        segment = torch.bucketize(x.contiguous(), self.levels[1:-1].contiguous())
-        size = self.levels.diff().clamp_(min=1e-30)
-        position = ((x - self.levels[segment]) / size[segment]).clamp_(0, 1)
+        segment = _count_below(x, self.levels[..., 1:-1]).long()
+        size = self.levels.diff(dim=-1).clamp_(min=1e-30)
+        position = ((x - _pick(self.levels, segment)) / _pick(size, segment)).clamp_(0, 1)
         pull = ((position > 0.5).to(x.dtype) - position).mul_(slope)
-        return torch.stack([torch.where(segment == k, pull, 0).sum() for k in range(len(size))])
+        axes = tuple(range(self.levels.ndim - 1, x.ndim))
+        return torch.stack([torch.where(segment == k, pull, 0).sum(axes) for k in range(size.shape[-1])], -1)
 
 
 def above(values: Tensor, x: Tensor, edge: Tensor) -> Tensor:
@@ -220,6 +221,21 @@ def between(values: Tensor, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def _one_number(edge: Tensor) -> bool:
     return edge.ndim == 0 and edge.device.type == "cpu"
+
+
+def _count_below(x: Tensor, edges: Tensor) -> Tensor:
+    """How many of the edges, ``(m,)`` or ``(c, m)``, lie below each value; int32, in the shape of ``x``."""
+    if edges.ndim == 1:
+        return torch.bucketize(x.contiguous(), edges.contiguous(), out_int32=True)
+    rows = x.reshape(len(edges), -1).contiguous()
+    return torch.searchsorted(edges.contiguous(), rows, out_int32=True).reshape(x.shape)
+
+
+def _pick(numbers: Tensor, index: Tensor) -> Tensor:
+    """Numbers, ``(m,)`` or ``(c, m)``, at each index, in the shape of ``index``."""
+    if numbers.ndim == 1:
+        return numbers[index]
+    return numbers.gather(1, index.reshape(len(numbers), -1)).reshape(index.shape)
 
 
 def _along(edge: Tensor, x: Tensor) -> Tensor:
