@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -37,8 +36,6 @@ def print_record(record: Record) -> None:
     print(f"method: {record.method}  {_flat(record.settings)}")
     print(f"made from: {record.source}, calibrated on {record.calibration}")
     print(f"made with: {_flat(record.versions)}")
-    if record.scores:
-        print(f"scores: {json.dumps(record.scores)}")
 
 
 def print_layers(model: Model) -> None:

@@ -61,7 +61,5 @@ class Record(Checked):
     folds: tuple[Fold, ...] = ()
     baked: tuple[Baked, ...] = ()
     versions: dict[str, str] = field(default_factory=dict[str, str])
-    scores: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Scores measured by the one who made the file, if any."""
     curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
     """Of finetuning: for each epoch its stage and the means of the loss's parts."""

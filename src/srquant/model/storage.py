@@ -46,6 +46,7 @@ from srquant.support.tensors import names_of, save_safetensors
 
 HEADER = "srquant.model"
 FORMAT = 2
+_FORMER_FIELDS = ("scores",)
 _LARGEST_INDEX = 64 << 20
 _MISFITS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, zlib.error)
 """What making a network from parts that do not fit raises."""
@@ -238,9 +239,20 @@ def _header(path: Path, text: str) -> _Header:
             raise ModelFileError(
                 f"{path} has format {found}; this version of srquant reads up to {FORMAT}: update srquant"
             )
-        return from_json(_Header, text)
+        return from_json(_Header, _without_former_fields(text))
     except ArgumentError as error:
         raise ModelFileError(f"{path} is damaged: in its header, {error}") from error
+
+
+def _without_former_fields(text: str) -> str:
+    """A header without what earlier versions wrote into records and nothing reads."""
+    try:
+        content: Any = json.loads(text)
+        for field in _FORMER_FIELDS:
+            content["record"].pop(field, None)
+        return json.dumps(content)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return text  # reading it says what is wrong
 
 
 def _unpack_index(data: Tensor) -> Index:
