@@ -24,7 +24,8 @@ from srquant.model import Model
 from srquant.model.observing import first_checked, warn_if_unlike
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.files import is_file, is_folder
-from srquant.support.settings import Threads, check, override
+from srquant.support.overriding import override
+from srquant.support.settings import Threads, check
 
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement
@@ -57,29 +58,36 @@ def describe_device(device: torch.device) -> str:
 
 def configure(
     method: str = "plq",
-    bits: int = 4,
+    bits: int | None = None,
     *,
     weight_bits: int | None = None,
-    edges: EdgeProtocol = "8bit",
-    layers: Sequence[str] = (),
+    edges: EdgeProtocol | None = None,
+    layers: Sequence[str] | None = None,
     settings: Iterable[str] = (),
+    **fields: object,
 ) -> Method:
-    """A method's configuration: the paper's values, and what is said here.
+    """A method's configuration: the paper's values, and what is said here, in any order.
+
+    >>> configure("percentile", bits=3, quantile=0.999)
+    >>> configure("oaptq", finetuning={"epochs": 3}, settings=["weights.granularity=per_channel"])
 
     Args:
         method: Name, for instance ``plq``.
-        bits: Of activations, and of weights unless ``weight_bits`` says otherwise; 2 to 8.
+        bits: Of activations, and of weights unless ``weight_bits`` says otherwise; 2 to 8, 4 if None.
         weight_bits: Of weights.
-        edges: ``8bit``, ``float`` or ``none``; see :class:`~srquant.methods.Method`.
+        edges: ``8bit``, ``float`` or ``none``; see :class:`~srquant.methods.Method`. ``8bit`` if None.
         layers: Exceptions such as ``tail.*=8``.
-        settings: Further fields, as ``field=value``.
+        settings: Further fields, as ``field=value``; dots reach into fields that have fields of their own.
+        **fields: Further fields, with values as Python has them; those of such a field as a dictionary.
+            :func:`srquant.methods` lists them.
 
     Raises:
         UnknownNameError: There is no such method or field.
-        ArgumentError: A value breaks its rule.
+        ArgumentError: A value breaks its rule, or a field is given two values.
     """
-    kind = method_named(method)
-    return override(kind(bits=bits, weight_bits=weight_bits, edges=edges, layers=tuple(layers)), settings)
+    common = {"bits": bits, "weight_bits": weight_bits, "edges": edges, "layers": layers}
+    given = {name: value for name, value in common.items() if value is not None}
+    return override(method_named(method)(), settings, given | fields)
 
 
 def quantize(

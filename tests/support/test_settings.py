@@ -19,7 +19,8 @@ from srquant.networks.custom import CustomConfig
 from srquant.networks.edsr import EDSRConfig
 from srquant.networks.swinir import SwinIRConfig
 from srquant.support.errors import ArgumentError, UnknownNameError
-from srquant.support.settings import Checked, Seed, check, from_json, override, to_json
+from srquant.support.overriding import override
+from srquant.support.settings import Checked, Seed, check, from_json, to_json
 
 
 @dataclass(frozen=True)

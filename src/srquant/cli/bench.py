@@ -49,9 +49,9 @@ def oaptq_ablation(
     from srquant.analysis.benchmark import ablation, ablation_of_the_paper
     from srquant.methods import OAPTQ
 
-    rows = ablation(cast(OAPTQ, common.configure("oaptq", network.method_settings)))
-    published = ablation_of_the_paper() if common.bits == 4 and common.weight_bits in (None, 4) else None
-    _run(network, data, output, calibration, rows, published)
+    method = cast(OAPTQ, common.configure("oaptq", network.method_settings))
+    published = ablation_of_the_paper() if method.bits == 4 and method.weight_bits in (None, 4) else None
+    _run(network, data, output, calibration, ablation(method), published)
 
 
 @bench.command()
@@ -82,7 +82,7 @@ def methods(
     for text in method:
         name, _, fields = text.partition(":")
         rows[text] = common.configure(name, [field for field in fields.split(",") if field])
-    known = None if published is None else partial(_published_table, published, common.bits)
+    known = None if published is None else partial(_published_table, published, common.bits or 4)
     _run(network, data, output, calibration, rows, None, known)
 
 

@@ -229,19 +229,21 @@ class FewPatches(CalibrationOptions):
 class QuantizationOptions:
     """What all methods are told alike."""
 
-    bits: Bits = 4
+    bits: Annotated[int | None, typer.Option(help="Of activations and weights, 2 to 8; 4 if not given.")] = None
     weight_bits: Annotated[int | None, typer.Option(help="Of weights, if not as --bits.")] = None
     edges: Annotated[
-        Literal["8bit", "float", "none"],
-        typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
-    ] = "8bit"
+        Literal["8bit", "float", "none"] | None,
+        typer.Option(
+            help="First, upsampler and last convolutions: at 8 bits, left float, or like all others; 8bit if not given."
+        ),
+    ] = None
 
-    def configure(self, method: str, settings: Iterable[str] = (), layers: Sequence[str] = ()) -> Method:
+    def configure(self, method: str, settings: Iterable[str] = (), layers: Sequence[str] | None = None) -> Method:
         """A method's configuration, with further fields and exceptions.
 
         Raises:
             UnknownNameError: There is no such method or field.
-            ArgumentError: A value breaks its rule.
+            ArgumentError: A value breaks its rule, or a field is given two values.
         """
         from srquant import configure
 

@@ -50,7 +50,7 @@ def quantize(
     from srquant.cli.tables import print_coverage, print_file
     from srquant.support.processes import is_first
 
-    configuration = common.configure(method, network.method_settings, layer or ())
+    configuration = common.configure(method, network.method_settings, layer)
     require_output(output, "models", (".safetensors", ".state"), network.network, *calibration.folders)
     state = output.with_suffix(".state")
     model = network.load()

@@ -7,22 +7,24 @@ from typing import Annotated
 
 import typer
 
-from srquant.cli.options import Device, Scale, require_output
+from srquant.cli.options import Device, require_output
+
+_USUAL_SCALE = 4
 
 
 def train(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="EDSR, RDN, SRResNet, MSRResNet or SwinIR.")],
     data: Annotated[Path, typer.Option(help="Folder of photographs, with all folders in it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights, a .safetensors file.")],
-    scale: Scale = 4,
-    steps: Annotated[int, typer.Option(help="Steps of the optimiser.")] = 100_000,
+    scale: Annotated[int | None, typer.Option(help="How many times larger the output is; 4 if not given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the optimiser; 100,000 if not given.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set", help="Any other field: network.channels=32, training.batch=16, training.precision=bf16 …"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides the first weights and the crops.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Decides the first weights and the crops; 0 if not given.")] = None,
     device: Device = "auto",
 ) -> None:
     """Train a float network from scratch on photographs: L1, Adam, cosine schedule, averaged weights.
@@ -49,16 +51,20 @@ def train(
     from srquant.networks import network_named
     from srquant.networks.opening import save_network
     from srquant.support.errors import ArgumentError
-    from srquant.support.settings import override
+    from srquant.support.overriding import override
 
     kind = network_named(network.lower())
     if kind.name in ("custom", "spandrel"):
         raise ArgumentError(f"{network} cannot be trained by name; choose edsr, rdn, srresnet, msrresnet or swinir")
-    recipe = Recipe(replace(kind.Config(), scale=scale), TrainingConfig(steps=steps, seed=seed))
-    recipe = override(recipe, set_ or ())
+    options = {"network.scale": scale, "training.steps": steps, "training.seed": seed}
+    recipe = override(
+        Recipe(replace(kind.Config(), scale=_USUAL_SCALE), TrainingConfig()),
+        set_ or (),
+        {name: value for name, value in options.items() if value is not None},
+    )
     require_output(output, "weights", (".safetensors", ".state", ".png", ".json"), data, below=True)
-    photographs = Photographs.of(data, scale, recipe.training.patch)
-    torch.manual_seed(seed)
+    photographs = Photographs.of(data, recipe.network.scale, recipe.training.patch)
+    torch.manual_seed(recipe.training.seed)
     state = output.with_suffix(".state")
     computing = pick_device(device)
     trained = run(kind(recipe.network), photographs, recipe.training, state, computing)

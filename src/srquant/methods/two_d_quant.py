@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,8 +105,7 @@ class TwoDQuant(DOBI):
     both ends for all tensors, and each mean divided by the number of its elements once more (by that of one image for
     O; the feature layers' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps
     the steps. Differs: the code divides by norms without differentiating them, and its configurations can compare what
-    goes into the last convolution of an RSTB instead of what comes out of it. Set it before single fields of
-    ``finetuning``.
+    goes into the last convolution of an RSTB instead of what comes out of it.
     """
 
     name = "2dquant"
@@ -119,8 +118,12 @@ class TwoDQuant(DOBI):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.as_released and self.finetuning == _PAPER:
+        if self.as_released and self.finetuning is _PAPER:  # not one that a user made
             object.__setattr__(self, "finetuning", _RELEASED)
+
+    @classmethod
+    def dependent_defaults(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"finetuning": _RELEASED if values["as_released"] else _PAPER}
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
         plan = make_plan(model, self)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from srquant.support.errors import NetworkError
-from srquant.support.settings import override
+from srquant.support.overriding import override
 from srquant.support.watching import Watched
 
 State = dict[str, Tensor]

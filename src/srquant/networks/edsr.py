@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from srquant.networks.base import Channels, Count, Edges, Fraction, Scale, SRNetwork, State, ValueRange, count_blocks
 from srquant.networks.modules import conv, upsampler
-from srquant.support.settings import Checked, override
+from srquant.support.overriding import override
+from srquant.support.settings import Checked
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of the DIV2K training images, in [0, 1]; the published networks subtract it."""

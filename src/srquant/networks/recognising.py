@@ -20,8 +20,9 @@ from srquant.support.errors import (
     WeightsWarning,
     first_line,
 )
+from srquant.support.overriding import override
 from srquant.support.plugins import plugin, plugins
-from srquant.support.settings import Checked, check, override
+from srquant.support.settings import Checked, check
 
 _FALLBACK = "spandrel"
 """The network class that is asked after all others."""
@@ -48,7 +49,7 @@ def network_settings(value_range: float | None, settings: Iterable[str]) -> tupl
 
     Args:
         value_range: Largest value of images in the network, or None.
-        settings: Fields of the network's hyper-parameters, as ``field=value``; they count after the value range.
+        settings: Fields of the network's hyper-parameters, as ``field=value``.
 
     Raises:
         ArgumentError: The value range is not above 0, or not finite.

@@ -1,9 +1,9 @@
 """Frozen dataclasses as the only configuration, and the one file where their fields are checked.
 
 The rules stand beside the fields, as pydantic writes them: ``rate: Annotated[float, Field(gt=0, le=1)]``. They hold
-wherever a value comes from: Python (:class:`Checked`), a text such as ``finetuning.epochs=3`` (:func:`override`), or
-JSON in the header of a file (:func:`from_json`). Whatever breaks one is an
-:class:`~srquant.support.errors.ArgumentError` of one line: name, value, rule.
+wherever a value comes from: Python (:class:`Checked`), a text such as ``finetuning.epochs=3``
+(:func:`~srquant.support.overriding.override`), or JSON in the header of a file (:func:`from_json`). Whatever breaks one
+is an :class:`~srquant.support.errors.ArgumentError` of one line: name, value, rule.
 """
 
 from __future__ import annotations
@@ -48,10 +48,19 @@ class Checked:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     former: ClassVar[Former] = {}
     """Fields that had another name, or values of other names, in the release before: the field's name of now, and its
-    values of now by those of then. Texts of :func:`override` may still use them."""
+    values of now by those of then. :func:`~srquant.support.overriding.override` still takes them."""
+
+    @classmethod
+    def dependent_defaults(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Defaults of fields that depend on other fields.
+
+        Args:
+            values: Of all fields.
+        """
+        return {}
 
     def __post_init__(self) -> None:
-        for name, kind in _hints(type(self)).items():
+        for name, kind in hints(type(self)).items():
             check(name, getattr(self, name), kind)
 
 
@@ -77,42 +86,12 @@ def check(name: str, value: object, kind: Any) -> None:
         raise _explained(error, kind, name) from error
 
 
-def override(config: C, assignments: Iterable[str]) -> C:
-    """Set fields from texts such as ``finetune.epochs=3``; dots reach into nested dataclasses.
+def parse(text: str, kind: Any, name: str) -> Any:
+    """The value of a text as the given type: ``none`` where that is one, a tuple's items with commas between.
 
     Raises:
-        UnknownNameError: There is no such field; the nearest is suggested.
-        ArgumentError: The text has no ``=``, or the value breaks its field's rule.
+        ArgumentError: The text is no such value, or breaks the type's rule.
     """
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ArgumentError(f"{assignment!r} is not an assignment; write field=value")
-        config = _override(config, path.strip().split("."), path.strip(), text.strip())
-    return config
-
-
-def _override(config: Any, path: list[str], full: str, text: str) -> Any:
-    known = _fields(config)
-    name, values = cast(Former, getattr(cast(object, config), "former", {})).get(path[0], (path[0], {}))
-    path, text = [name, *path[1:]], values.get(text.lower(), text)
-    if path[0] not in known:
-        prefix = full[: len(full) - len(".".join(path))]
-        raise UnknownNameError("field", full, [prefix + name for name in known])
-    if dataclasses.is_dataclass(getattr(config, path[0])):
-        if len(path) == 1:
-            inner = ", ".join(f"{full}.{name}" for name in _fields(getattr(config, path[0])))
-            raise ArgumentError(f"{full} has fields of its own; set one of {inner}")
-        new = _override(getattr(config, path[0]), path[1:], full, text)
-    elif len(path) > 1:
-        raise ArgumentError(f"{full!r}: {path[0]} has no fields of its own")
-    else:
-        new = _parse(text, _hints(cast(Any, type(config)))[path[0]], full)
-    return dataclasses.replace(config, **{path[0]: new})
-
-
-def _parse(text: str, kind: Any, name: str) -> Any:
-    """The value of a text as the given type: ``none`` where that is one, a tuple's items with commas between."""
     options = get_args(_bare(kind)) if get_origin(_bare(kind)) in (types.UnionType, Union) else (kind,)
     if type(None) in options and text.lower() == "none":
         return None
@@ -166,19 +145,16 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+def hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, with their rules, by name."""
+    found = get_type_hints(kind, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 
 
 def _keys(kind: type) -> dict[str, str]:
     """What fields are called in JSON, by their names."""
     rename = getattr(kind, "__pydantic_config__", {}).get("alias_generator", str)
     return {field.name: rename(field.name) for field in dataclasses.fields(kind)}
-
-
-def _fields(config: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(config)]
 
 
 _TYPES = {
@@ -226,7 +202,7 @@ def _look_up(kind: Any, location: Sequence[str | int]) -> tuple[Iterable[str], A
     for key in location:
         bare = _bare(_some(kind))
         if dataclasses.is_dataclass(bare):
-            known = {_keys(cast(type, bare))[name]: hint for name, hint in _hints(cast(type, bare)).items()}
+            known = {_keys(cast(type, bare))[name]: hint for name, hint in hints(cast(type, bare)).items()}
             kind = known.get(str(key), object)
         else:  # a tuple's items, or a dictionary's values
             inner = [item for item in get_args(bare) if item is not ...] or [object]
