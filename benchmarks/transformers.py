@@ -79,7 +79,7 @@ def openvino_run(path: Path, threads: int, precision: str = "f32") -> Callable[[
 
 
 def compiled(path: Path, threads: int, precision: str = "f32", *, counting: bool = False) -> openvino.CompiledModel:
-    """As srquant.engines.openvino does it, with a choice of precision and counters."""
+    """As srquant.engines.runtimes.openvino does it, with a choice of precision and counters."""
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"^```python (?P<row>row of )?(?P<path>\S+\.py)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-END_OF_ROWS = '    )\n}\n"""By name'
+BLOCK = re.compile(r"^```python (?P<path>\S+\.py)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 USE = """
 import sys
@@ -41,7 +40,9 @@ model = srquant.load(folder / "float.pth")
 assert type(model.network) is network and model.network.config == float_network.config
 
 patches = srquant.Calibration.from_low_resolution(CALIBRATION, count=2, size=24)
-settings = ["deviations=2.5", "grid=int8", "edges=none"]
+settings = ["deviations=2.5", "grid=int8", "edges=none", "weights.range=three_sigma"]
+assert srquant.ThreeSigma is all_methods()["three_sigma"]
+assert "three_sigma" in {method.name for method in srquant.methods()}
 quantized = srquant.quantize(model, patches, srquant.configure("three_sigma", bits=8, settings=settings))
 images = torch.rand(1, 3, 20, 17)
 again = srquant.load(quantized.save(folder / "small.safetensors"))
@@ -68,16 +69,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     blocks = list(BLOCK.finditer((ROOT / "docs/architecture.md").read_text()))
-    assert len(blocks) == 6
+    assert len(blocks) == 5
     for block in blocks:
         path = folder / "src/srquant" / block["path"]
-        if block["row"]:
-            text = path.read_text()
-            assert text.count(END_OF_ROWS) == 1
-            path.write_text(text.replace(END_OF_ROWS, f"        {block['text'].strip()},\n{END_OF_ROWS}"))
-        else:
-            assert not path.exists()
-            path.write_text(block["text"])
+        assert not path.exists()
+        path.write_text(block["text"])
     return folder
 
 

@@ -19,32 +19,60 @@ if TYPE_CHECKING:
     from srquant.api import evaluate as evaluate
     from srquant.api import export as export
     from srquant.api import quantize as quantize
+    from srquant.api import register as register
     from srquant.api import upscale as upscale
+    from srquant.engines import Target as Target
     from srquant.engines import open_exported as open_exported
+    from srquant.engines.exported import Exported as Exported
     from srquant.images.calibration import Calibration as Calibration
+    from srquant.images.evaluation import Scores as Scores
+    from srquant.methods import DOBI as DOBI
+    from srquant.methods import MSE as MSE
+    from srquant.methods import OAPTQ as OAPTQ
+    from srquant.methods import PLQ as PLQ
+    from srquant.methods import Method as Method
+    from srquant.methods import MinMax as MinMax
+    from srquant.methods import Percentile as Percentile
+    from srquant.methods import SRQuant as SRQuant
+    from srquant.methods import TwoDQuant as TwoDQuant
+    from srquant.methods import describe_methods as methods  # pyright: ignore[reportUnusedImport] # noqa: F401
     from srquant.model import Model as Model
     from srquant.model import load as load
+    from srquant.networks import SRNetwork as SRNetwork
+    from srquant.quantizers import Quantizer as Quantizer
+    from srquant.quantizers.ranges import UniformRange as UniformRange
     from srquant.support.errors import SrquantError as SrquantError
+    from srquant.support.versions import __version__ as __version__
 
 _HOMES = {
-    "configure": "srquant.api",
-    "evaluate": "srquant.api",
-    "export": "srquant.api",
-    "open_exported": "srquant.engines",
-    "quantize": "srquant.api",
-    "upscale": "srquant.api",
-    "SrquantError": "srquant.support.errors",
-    "Calibration": "srquant.images.calibration",
-    "Model": "srquant.model",
-    "load": "srquant.model",
+    "srquant.api": ("configure", "evaluate", "export", "quantize", "register", "upscale"),
+    "srquant.engines": ("Target", "open_exported"),
+    "srquant.engines.exported": ("Exported",),
+    "srquant.images.calibration": ("Calibration",),
+    "srquant.images.evaluation": ("Scores",),
+    "srquant.methods": ("DOBI", "MSE", "OAPTQ", "PLQ", "Method", "MinMax", "Percentile", "SRQuant", "TwoDQuant"),
+    "srquant.model": ("Model", "load"),
+    "srquant.networks": ("SRNetwork",),
+    "srquant.quantizers": ("Quantizer",),
+    "srquant.quantizers.ranges": ("UniformRange",),
+    "srquant.support.errors": ("SrquantError",),
+    "srquant.support.versions": ("__version__",),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'srquant' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name == "methods":
+        return import_module("srquant.methods")  # which can be called
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name[:1].isupper():
+        # Registered methods, and those of files that were added to the folder, are found under their class's name.
+        for kind in import_module("srquant.methods").METHODS.values():
+            if kind.__name__ == name:
+                return kind
+    raise AttributeError(f"module 'srquant' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOME, "methods"})

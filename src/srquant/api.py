@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import torch
 from pydantic import Field
 
+from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
 from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
@@ -18,10 +19,13 @@ from srquant.images.formats.table import Target, named
 from srquant.images.pairs import find_pairs
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
-from srquant.methods import Method, method_named
+from srquant.methods import METHODS, Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
 from srquant.model.observing import first_checked, warn_if_unlike
+from srquant.networks import NETWORKS
+from srquant.quantizers import QUANTIZERS
+from srquant.quantizers.ranges import RANGES
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.files import is_file, is_folder
 from srquant.support.overriding import override
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 _PATCH = 48
 """Height and width of what a model is looked at before it is exported."""
+
+K = TypeVar("K")
 
 
 def pick_device(name: str) -> torch.device:
@@ -88,6 +94,27 @@ def configure(
     common = {"bits": bits, "weight_bits": weight_bits, "edges": edges, "layers": layers}
     given = {name: value for name, value in common.items() if value is not None}
     return override(method_named(method)(), settings, given | fields)
+
+
+def register(kind: K) -> K:
+    """Add a method, a quantizer, a range, a network or an engine of one's own; a decorator of its class.
+
+    It then has its name wherever the project's own have theirs. A package brings its own by entry points, whose groups
+    are ``srquant.methods``, ``srquant.quantizers``, ``srquant.ranges``, ``srquant.networks`` and ``srquant.engines``.
+
+    Args:
+        kind: A subclass of ``Method``, ``Quantizer``, ``UniformRange`` or ``SRNetwork``, with a ``name`` of its own; or
+            an engine, which is a ``Target``.
+
+    Raises:
+        ArgumentError: It is none of these, has no name, or its name is taken.
+    """
+    for registry in (METHODS, QUANTIZERS, RANGES, NETWORKS, TARGETS):
+        if registry.takes(kind):
+            return registry.register(kind)
+    raise ArgumentError(
+        f"{kind!r} cannot be registered; derive it from Method, Quantizer, UniformRange or SRNetwork, or make a Target"
+    )
 
 
 def quantize(

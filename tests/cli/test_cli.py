@@ -99,7 +99,10 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
         (["--set", "quantile=0.9", "--set", "share=0.8"], "share=0.8 contradicts quantile=0.9; give one of them"),
         (["--bits", "4", "--set", "bits=3"], "bits=4 contradicts bits=3"),
         (["--set", "weights=1"], "weights has fields of its own; set one of weights.range"),
-        (["--set", "weights.range=all"], "weights.range=all is not one of min_max, percentile, least_squares"),
+        (
+            ["--set", "weights.range=all"],
+            "unknown range 'all'; known: bound_search, least_squares, min_max, percentile",
+        ),
         (["--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
         (["--layer", "nothing=8"], "'nothing' matches no layer"),
         (["--device", "cuda:77"], "device='cuda:77' is not available here"),

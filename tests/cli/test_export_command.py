@@ -13,7 +13,8 @@ from tests.engines.here import saturating
 from tests.images.test_pairs import make_pair
 
 from srquant import load
-from srquant.engines import TARGETS, onnxruntime, saturates
+from srquant.engines import TARGETS, saturates
+from srquant.engines.runtimes import onnxruntime
 from srquant.images import read_picture
 
 

@@ -14,10 +14,11 @@ from tests.conftest import small_networks
 from tests.engines.here import saturating, widest_weight
 from torch import nn
 
-from srquant.engines import TARGETS, agreement, onnxruntime, open_exported, saturates
+from srquant.engines import TARGETS, agreement, open_exported, saturates
 from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import Contract, read_contract
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, write_onnx
+from srquant.engines.runtimes import onnxruntime
 from srquant.engines.saturation import products_saturate
 from srquant.engines.written import as_written
 from srquant.images import Calibration

@@ -1,4 +1,4 @@
-"""Engines as rows: what is written down of them holds, and a new one needs a file and a row."""
+"""Engines as rows: what is written down of them holds, and a new one needs a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from srquant import api
-from srquant.engines import TARGETS, Target, onnxruntime, open_exported, saturates, target_named
+from srquant.engines import TARGETS, Target, open_exported, saturates, target_named
+from srquant.engines.runtimes import onnxruntime
 from srquant.images import Calibration
 from srquant.methods import MinMax
 from srquant.model import Model
@@ -65,7 +66,7 @@ def test_unknown_names_get_the_nearest(model: Model, tmp_path: Path) -> None:
         open_exported(tmp_path / "m.onnx", "openvino", 0)
 
 
-def test_a_new_engine_is_a_file_and_a_row(model: Model, tmp_path: Path, monkeypatch) -> None:
+def test_an_engine_may_be_registered(model: Model, tmp_path: Path, monkeypatch) -> None:
     """Named as its package is not, so that no name stands for another one."""
     file = ModuleType("file_of_the_new_engine")
     file.compiled = onnxruntime.compiled  # type: ignore[attr-defined]
@@ -73,7 +74,8 @@ def test_a_new_engine_is_a_file_and_a_row(model: Model, tmp_path: Path, monkeypa
     package.__version__ = "7.1-rc1"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, file.__name__, file)
     monkeypatch.setitem(sys.modules, package.__name__, package)
-    monkeypatch.setitem(TARGETS, "new", Target("new", "New Engine", package.__name__, "new", file.__name__))
+    monkeypatch.setattr(TARGETS, "registered", {})
+    TARGETS.register(Target("new", "New Engine", package.__name__, "new", file.__name__))
     assert api.export(model, tmp_path / "m.onnx", engine="new").engine == "New Engine 7.1"
     images = torch.rand(1, 3, 12, 9)
     np.testing.assert_array_equal(*(open_exported(tmp_path / "m.onnx", n)(images) for n in ("new", "onnxruntime")))

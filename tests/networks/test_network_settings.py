@@ -95,7 +95,7 @@ def test_the_value_range_is_one_of_the_settings(name: str, tmp_path: Path) -> No
     assert models[0].network.config == models[1].network.config
     assert models[0].network.value_range == 3
     assert torch.equal(models[0](images), models[1](images))
-    with pytest.raises(ArgumentError, match="value_range=4 contradicts value_range=3.0"):
+    with pytest.raises(ArgumentError, match=r"^value_range=4 contradicts value_range=3\.0"):
         load(path, value_range=3.0, settings=["value_range=4"])
 
 

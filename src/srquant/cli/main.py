@@ -14,6 +14,7 @@ from srquant.cli.demo import demo
 from srquant.cli.evaluate import evaluate
 from srquant.cli.export import export
 from srquant.cli.inspect import inspect
+from srquant.cli.methods import methods
 from srquant.cli.quantize import quantize
 from srquant.cli.train import train
 from srquant.cli.upscale import upscale
@@ -31,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make image super-resolution networks small and fast: 8 to 2 bits, in minutes, without ground truth.",
 )
-for command in (quantize, evaluate, upscale, export, inspect, train, demo):
+for command in (quantize, evaluate, upscale, export, inspect, methods, train, demo):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

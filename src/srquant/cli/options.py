@@ -49,7 +49,7 @@ EngineOption = Annotated[
     str | None,
     typer.Option(
         callback=_known_engine,
-        metavar=f"<{'|'.join(TARGETS)}>",
+        metavar=f"<{'|'.join(TARGETS.own)}>",
         help="Runs .onnx files that srquant exported; the first that is installed.",
     ),
 ]

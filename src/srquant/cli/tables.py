@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from srquant.cli.demonstration import Row
 from srquant.images.evaluation import Scores
+from srquant.methods import MethodDescription
 from srquant.model import Model
 from srquant.model.record import Record
 from srquant.model.survey import survey
@@ -75,6 +78,24 @@ def print_file(path: Path, model: Model) -> None:
         f"compression: {sizes.ratio:.2f}× by weights, {sizes.ratio_with_biases:.2f}× with biases counted at the "
         f"weights' bits, {4 * sizes.parameters / size:.2f}× as a file"
     )
+
+
+def print_methods(methods: Sequence[MethodDescription]) -> None:
+    """A row for each method."""
+    table = Table("method", "what it does", "source", box=None, pad_edge=False, header_style="bold")
+    for method in methods:
+        table.add_row(method.name, Text(method.summary), Text(method.source))
+    _print(table)
+
+
+def print_fields(method: MethodDescription) -> None:
+    """A method, and a row for each of its fields."""
+    print(f"{method.name}: {method.summary}\nSource: {method.source}\n")
+    table = Table("field", "takes", "default", "meaning", box=None, pad_edge=False, header_style="bold")
+    for field in method.fields:
+        default = str(field.default).lower() if field.default in (None, True, False) else field.default
+        table.add_row(field.name, Text(field.type), str(default), Text(field.documentation))
+    _print(table)
 
 
 def _work(model: Model) -> float:

@@ -1,6 +1,6 @@
 """What a quantized network runs on besides PyTorch's float32: ONNX files, and the engines for them.
 
-Nothing here is imported to open or to quantize a model. Engines are listed in ``targets.py``.
+Nothing here is imported to open or to quantize a model. Engines are the files in ``runtimes``.
 """
 
 from __future__ import annotations

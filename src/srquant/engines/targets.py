@@ -1,6 +1,6 @@
-"""What can run an exported file: one row for each engine.
+"""What can run an exported file.
 
-Nothing heavy is imported, so that the command line can list the names. To add an engine, write its file and its row.
+Nothing heavy is imported, so that the command line can list the names. To add an engine, write a file in ``runtimes``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from srquant.support.errors import UnknownNameError
 from srquant.support.extras import import_extra
+from srquant.support.plugins import Registry
 
 if TYPE_CHECKING:
     from srquant.engines.saturation import Compile
@@ -29,6 +29,7 @@ class Target:
         runtime: The module with the function ``compiled``, which takes the content of an ONNX file (``images`` in,
             enlarged images out), what messages call it and a number of threads (all cores if None), and gives what
             runs it. It raises a ModelFileError where the engine refuses the file.
+        rank: Where no engine is named, the installed one of the lowest rank is taken: the fastest.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Target:
     package: str
     extra: str
     runtime: str
+    rank: int = 100
 
     @property
     def installed(self) -> bool:
@@ -59,13 +61,9 @@ class Target:
         return import_module(self.runtime).compiled
 
 
-TARGETS = {
-    target.name: target
-    for target in (
-        Target("openvino", "OpenVINO", "openvino", "openvino", "srquant.engines.openvino"),
-        Target("onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime", "srquant.engines.onnxruntime"),
-    )
-}
+TARGETS: Registry[Target] = Registry(
+    "engine", "srquant.engines.runtimes", Target, group="srquant.engines", objects=True
+)
 """By name, the faster first: where no engine is named, the first that is installed is taken."""
 
 
@@ -77,6 +75,4 @@ def target_named(name: str | None) -> Target:
     """
     if name is None:
         return next((target for target in TARGETS.values() if target.installed), next(iter(TARGETS.values())))
-    if name not in TARGETS:
-        raise UnknownNameError("engine", name, TARGETS)
-    return TARGETS[name]
+    return TARGETS.named(name)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
 from srquant.methods.base import Method as Method
 from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
@@ -11,12 +15,15 @@ from srquant.methods.percentile import Percentile as Percentile
 from srquant.methods.recipe import SRQuant as SRQuant
 from srquant.methods.two_d_quant import DOBI as DOBI
 from srquant.methods.two_d_quant import TwoDQuant as TwoDQuant
-from srquant.support.plugins import plugin, plugins
+from srquant.support.describing import FieldDescription, describe_fields, source, summary
+from srquant.support.plugins import Registry
+
+METHODS: Registry[type[Method]] = Registry("method", "srquant.methods", Method, group="srquant.methods")
 
 
 def all_methods() -> dict[str, type[Method]]:
     """Every method, by name."""
-    return plugins("srquant.methods", Method)
+    return dict(METHODS)
 
 
 def method_named(name: str) -> type[Method]:
@@ -25,4 +32,43 @@ def method_named(name: str) -> type[Method]:
     Raises:
         UnknownNameError: There is none.
     """
-    return plugin("srquant.methods", Method, "method", name)
+    return METHODS.named(name)
+
+
+@dataclass(frozen=True)
+class MethodDescription:
+    """A method in words.
+
+    Args:
+        name: On the command line and in Python.
+        kind: The class.
+        summary: What it does.
+        source: The paper; ``ours`` where there is none.
+        fields: All that can be set.
+    """
+
+    name: str
+    kind: type[Method]
+    summary: str
+    source: str
+    fields: tuple[FieldDescription, ...]
+
+
+def describe_method(kind: type[Method]) -> MethodDescription:
+    """A method in words."""
+    return MethodDescription(kind.name, kind, summary(kind), source(kind) or "ours", describe_fields(kind()))
+
+
+def describe_methods() -> tuple[MethodDescription, ...]:
+    """All methods in words, those of installed packages too."""
+    return tuple(map(describe_method, METHODS.values()))
+
+
+class _Callable(ModuleType):
+    """Makes ``srquant.methods()`` the same as :func:`describe_methods`, beside the classes in ``srquant.methods``."""
+
+    def __call__(self) -> tuple[MethodDescription, ...]:
+        return describe_methods()
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.quantizers import BITS, Uniform, check_bits
 from srquant.quantizers.numerics.integers import Grid
+from srquant.quantizers.ranges import RANGES
 from srquant.support.errors import ArgumentError
+from srquant.support.plugins import NameIn
 from srquant.support.settings import Checked, Former
 
 EdgeProtocol = Literal["8bit", "float", "none"]
@@ -25,6 +27,8 @@ Quantile = Annotated[float, Field(gt=0.5, le=1)]
 """Of values, those inside; 0.99 puts a bound at the 99th percentile."""
 Factor = Annotated[float, Field(ge=0, le=1_000_000)]
 """On a part of a loss or on a rate; 0 leaves it out."""
+RangeName = Annotated[str, AfterValidator(NameIn(RANGES))]
+"""Of a rule for bounds, in :data:`srquant.quantizers.ranges.RANGES`."""
 Batch = Annotated[int, Field(ge=1, le=10_000)]
 """Patches."""
 Bits = tuple[int, int] | None
@@ -40,7 +44,8 @@ class WeightSettings(Checked):
         "per_channel": ("granularity", {"true": "per_channel", "false": "per_tensor"}),
     }
 
-    range: Literal["min_max", "percentile", "least_squares", "bound_search"] = "min_max"
+    range: RangeName = "min_max"
+    """Which rule finds the bounds."""
     symmetric: bool = True
     """[-u, u] (OAPTQ §3.1) instead of [l, u]."""
     granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
@@ -54,6 +59,7 @@ class ObservationSettings(Checked):
     former: ClassVar[Former] = {"momentum": ("ema_decay", {})}
 
     batch: Batch = 16
+    """Patches that pass through the network together."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Weight of the old value in the moving average over batches; the first counts in full."""
 

@@ -56,6 +56,8 @@ class SRQuant(Method):
     of an activation are moved to a common centre where that helps, weights have a bound for each channel, everything is
     learned at once instead of in turns, weights move (so that rounding is learned), the rate falls as a cosine, and the
     features that are compared are the network's own feature layers.
+
+    Source: ours.
     """
 
     name = "srquant"

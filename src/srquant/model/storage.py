@@ -39,7 +39,15 @@ from srquant.networks.custom import CustomNetwork, plain_module
 from srquant.networks.recognising import network_named
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.packing import pack
-from srquant.support.errors import ArgumentError, ModelFileError, NetworkError, OutputError, SrquantError, first_line
+from srquant.support.errors import (
+    ArgumentError,
+    ModelFileError,
+    NetworkError,
+    OutputError,
+    SrquantError,
+    UnknownNameError,
+    first_line,
+)
 from srquant.support.files import replacing
 from srquant.support.settings import Checked, from_json, to_json
 from srquant.support.tensors import names_of, save_safetensors
@@ -200,8 +208,8 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
             if module is None
             else f"{path} holds a network of the kind {header.network}, which needs no module"
         )
-    kind = CustomNetwork if module is not None else network_named(header.network)
     try:
+        kind = CustomNetwork if module is not None else network_named(header.network)
         config = cast(object, from_json(kind.Config, header.config, "config"))
         built = rebuild(
             _unpack_index(blobs["index"]),
@@ -211,6 +219,8 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
             header.record.folds,
         )
         return built, header.record
+    except UnknownNameError as error:
+        raise _missing(path, error) from error
     except NetworkError as error:
         raise ModelFileError(f"{path} does not fit its network: {error}") from error
     except ArgumentError as error:
@@ -219,6 +229,14 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
         raise
     except _MISFITS as error:
         raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _missing(path: Path, error: UnknownNameError) -> ModelFileError:
+    if error.what not in ("quantizer", "network"):
+        return ModelFileError(f"{path} is damaged: {error}")
+    return ModelFileError(
+        f"{path} needs the {error.what} {error.name!r}, which nothing here brings: install or import its package"
+    )
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:

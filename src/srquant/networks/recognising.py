@@ -16,14 +16,16 @@ from srquant.support.errors import (
     ArgumentError,
     MissingExtraError,
     NetworkError,
+    PluginWarning,
     SrquantError,
     WeightsWarning,
     first_line,
 )
 from srquant.support.overriding import override
-from srquant.support.plugins import plugin, plugins
+from srquant.support.plugins import Registry
 from srquant.support.settings import Checked, check
 
+NETWORKS: Registry[type[SRNetwork]] = Registry("network", "srquant.networks", SRNetwork, group="srquant.networks")
 _FALLBACK = "spandrel"
 """The network class that is asked after all others."""
 MALFORMED = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
@@ -31,8 +33,8 @@ MALFORMED = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError)
 
 
 def all_networks() -> dict[str, type[SRNetwork]]:
-    """Every network class of this folder, by name."""
-    return plugins("srquant.networks", SRNetwork)
+    """Every network class, by name."""
+    return dict(NETWORKS)
 
 
 def network_named(name: str) -> type[SRNetwork]:
@@ -41,7 +43,7 @@ def network_named(name: str) -> type[SRNetwork]:
     Raises:
         UnknownNameError: There is none.
     """
-    return plugin("srquant.networks", SRNetwork, "network", name)
+    return NETWORKS.named(name)
 
 
 def network_settings(value_range: float | None, settings: Iterable[str]) -> tuple[str, ...]:
@@ -164,10 +166,14 @@ def _own_network(state: State, said: Sequence[str]) -> SRNetwork | None:
             continue
         try:
             found = kind.read(state, value_range)
-        except ArgumentError as error:
-            raise NetworkError(f"the weights look like {kind.name}, but {error}") from error
-        except MALFORMED as error:
-            raise _incomplete(kind, error) from error
+        except Exception as error:
+            if kind.name not in NETWORKS.own:  # it shall not keep other weights from being opened
+                message = f"the network {kind.name!r} of {kind.__module__} cannot say whether weights are its own"
+                warnings.warn(f"{message}: {first_line(error)}", PluginWarning, stacklevel=2)
+                continue
+            if isinstance(error, ArgumentError):
+                raise NetworkError(f"the weights look like {kind.name}, but {error}") from error
+            raise (_incomplete(kind, error) if isinstance(error, MALFORMED) else error) from error
         if found is None:
             continue
         config, own = kind.configured(*found, said)

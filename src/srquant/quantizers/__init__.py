@@ -22,12 +22,16 @@ from srquant.quantizers.piecewise_linear import find_sides as find_sides
 from srquant.quantizers.uniform import ShiftedUniform as ShiftedUniform
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform
-from srquant.support.plugins import plugin, plugins
+from srquant.support.plugins import Registry
+
+QUANTIZERS: Registry[type[Quantizer]] = Registry(
+    "quantizer", "srquant.quantizers", Quantizer, group="srquant.quantizers"
+)
 
 
 def all_quantizers() -> dict[str, type[Quantizer]]:
     """Every quantizer class, by name."""
-    return plugins("srquant.quantizers", Quantizer)
+    return dict(QUANTIZERS)
 
 
 def build_quantizer(name: str, arguments: Mapping[str, Any], bounds: Mapping[str, Tensor]) -> Quantizer:
@@ -36,4 +40,4 @@ def build_quantizer(name: str, arguments: Mapping[str, Any], bounds: Mapping[str
     Raises:
         UnknownNameError: There is no quantizer of that name.
     """
-    return plugin("srquant.quantizers", Quantizer, "quantizer", name)(**arguments, **bounds)
+    return QUANTIZERS.named(name)(**arguments, **bounds)

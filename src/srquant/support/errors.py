@@ -36,6 +36,8 @@ class UnknownNameError(ArgumentError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        self.what = what
+        self.name = name
         super().__init__(f"unknown {what} {name!r}; {hint}known: {', '.join(names) or 'none'}")
 
 
@@ -85,6 +87,10 @@ class MissingExtraError(SrquantError, ImportError):
 
 class SaturationWarning(UserWarning):
     """Eight-bit products may saturate on this processor."""
+
+
+class PluginWarning(UserWarning):
+    """What an installed package brings cannot be used."""
 
 
 class UnlikeWarning(UserWarning):

@@ -223,6 +223,14 @@ def _bare(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
+def limits(kind: Any) -> str:
+    """What follows a number's type where its values are described: ``, 2…8``; empty where there are none."""
+    words = _limits(kind)
+    for start in ("outside ", "not "):
+        words = words.removeprefix(start)
+    return f", {words}" if words else ""
+
+
 def _limits(kind: Any) -> str:
     """The range of a number's rule, in words that follow "is"."""
     limits: dict[str, float] = {}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
-import torch
+__version__ = "0.1.0"
+"""Of srquant; the build reads it from here too."""
 
 
 def versions() -> dict[str, str]:
-    """Of srquant ("not installed" where it runs from its sources), torch and python."""
-    try:
-        own = version("srquant")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"srquant": own, "torch": torch.__version__, "python": platform.python_version()}
+    """Of srquant, torch and python."""
+    import torch
+
+    return {"srquant": __version__, "torch": torch.__version__, "python": platform.python_version()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from srquant.methods.base import Method, WeightSettings
@@ -13,7 +12,7 @@ from srquant.methods.pipeline.plan import Plan
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.quantizers import PerChannel, PerTensor, Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
-from srquant.quantizers.ranges import Bounds, BoundSearch, LeastSquares, MinMaxRange, PercentileRange
+from srquant.quantizers.ranges import RANGES
 from srquant.support.errors import ArgumentError
 
 
@@ -28,29 +27,43 @@ def weight_quantizer(weight: Tensor, bits: int, settings: WeightSettings, grid: 
     """
     granularity = PerChannel() if settings.granularity == "per_channel" else PerTensor()
     rows = granularity.rows(weight.detach())
-    bounds: Bounds
-    if settings.range == "least_squares":
-        bounds = LeastSquares(bits, settings.symmetric)(rows)
-    elif settings.range == "bound_search":  # of mirrored values both ends stay mirrored
-        bounds = BoundSearch(bits)(torch.cat((rows, -rows), 1) if settings.symmetric else rows)
-    else:
-        rule = PercentileRange() if settings.range == "percentile" else MinMaxRange()
-        bounds = rule(rows.abs() if settings.symmetric else rows)
+    bounds = RANGES.named(settings.range).of_weights(rows, bits, symmetric=settings.symmetric)
     lower, upper = (granularity.bounds(bounds[name]) for name in ("lower", "upper"))
     return Symmetric(bits, upper, grid) if settings.symmetric else Uniform(bits, lower, upper, grid)
 
 
 QuantizerOf = Callable[[int, Mapping[str, Tensor]], Quantizer]
 """Makes an activation quantizer of a number of bits and bounds."""
+WeightQuantizerOf = Callable[[int, Tensor], Quantizer]
+"""Makes the quantizer of a weight of a number of bits and the weight, output channels first."""
 
 
-def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: QuantizerOf) -> dict[str, QuantLayer]:
+def build_layers(
+    plan: Plan,
+    observed: Observed,
+    method: Method,
+    quantizer_of: QuantizerOf,
+    weight_quantizer_of: WeightQuantizerOf | None = None,
+) -> dict[str, QuantLayer]:
     """A quantized layer, its weight still float inside, for every target.
+
+    Args:
+        plan: The network and its targets.
+        observed: Bounds of activations.
+        method: Says where levels lie, and how weights are quantized.
+        quantizer_of: Makes the quantizers of activations.
+        weight_quantizer_of: Makes those of weights; None makes them as ``method.weights`` says.
 
     Raises:
         ArgumentError: The method's grid is int8, and its quantizers do not lie on integers.
     """
     layers: dict[str, QuantLayer] = {}
+
+    def of_weight(bits: int, weight: Tensor) -> Quantizer:
+        if weight_quantizer_of is not None:
+            return weight_quantizer_of(bits, weight)
+        return weight_quantizer(weight, bits, method.weights, method.grid)
+
     for target in plan.targets:
         name = target.multiplication.name
         module, kind = plan.network.get_submodule(name), target.multiplication.kind
@@ -59,7 +72,7 @@ def build_layers(plan: Plan, observed: Observed, method: Method, quantizer_of: Q
         if weight is None:
             right = quantizer_of(target.activation_bits, observed[name, "right"])
         else:
-            right = LearnableWeight(weight, weight_quantizer(weight, target.weight_bits, method.weights, method.grid))
+            right = LearnableWeight(weight, of_weight(target.weight_bits, weight.detach()))
         layers[name] = QuantLayer(kind.product_of(module), left, right, kind.bias_of(module))
     if method.grid == "int8":
         for name, layer in layers.items():

@@ -1,10 +1,11 @@
-"""Rules for bounds, named by what they compute. A new one is a new file."""
+"""Rules for bounds, named by what they compute. Each module that defines a named ``UniformRange`` is found."""
 
 from __future__ import annotations
 
 from srquant.quantizers.ranges.base import Bounds as Bounds
 from srquant.quantizers.ranges.base import OfChannels as OfChannels
 from srquant.quantizers.ranges.base import Range as Range
+from srquant.quantizers.ranges.base import UniformRange as UniformRange
 from srquant.quantizers.ranges.bound_search import BoundSearch as BoundSearch
 from srquant.quantizers.ranges.channel_means import ChannelShift as ChannelShift
 from srquant.quantizers.ranges.least_squares import LeastSquares as LeastSquares
@@ -13,3 +14,9 @@ from srquant.quantizers.ranges.min_max import MinMaxRange as MinMaxRange
 from srquant.quantizers.ranges.percentile import PercentileRange as PercentileRange
 from srquant.quantizers.ranges.percentile import quantile as quantile
 from srquant.quantizers.ranges.piecewise_search import PiecewiseSearch as PiecewiseSearch
+from srquant.support.plugins import Registry
+
+RANGES: Registry[type[UniformRange]] = Registry(
+    "range", "srquant.quantizers.ranges", UniformRange, group="srquant.ranges"
+)
+"""Those that settings choose by name, as ``weights.range`` does."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
-from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.base import Bounds, UniformRange, mirrored
 from srquant.quantizers.ranges.least_squares import uniform_levels
 from srquant.quantizers.ranges.min_max import MinMaxRange
 
@@ -17,7 +17,7 @@ Ends = Literal["both", "upper", "auto"]
 
 
 @dataclass(frozen=True)
-class BoundSearch:
+class BoundSearch(UniformRange):
     """Distribution-oriented bound initialisation (DOBI): of K pairs of bounds the one with ``‖x − x̂‖₂`` least.
 
     With m = min x, M = max x and i = 0 … K − 1 the candidates are
@@ -38,6 +38,8 @@ class BoundSearch:
         samples: Values of a row that are enough; longer rows are subsampled. The extremes are those of the whole row.
     """
 
+    name = "bound_search"
+
     bits: int
     ends: Ends = "both"
     candidates: int = 100
@@ -53,3 +55,7 @@ class BoundSearch:
         lows, highs = lower[:, None] + below, upper[:, None] - (shrink - below)
         pick = ordered.squared_error(uniform_levels(lows, highs, self.bits)).argmin(1, keepdim=True)
         return {"lower": lows.gather(1, pick)[:, 0], "upper": highs.gather(1, pick)[:, 0]}
+
+    @classmethod
+    def of_weights(cls, rows: Tensor, bits: int, *, symmetric: bool) -> Bounds:
+        return cls(bits)(mirrored(rows) if symmetric else rows)

@@ -10,12 +10,12 @@ from torch import Tensor
 from srquant.quantizers.numerics.grid import grid_levels
 from srquant.quantizers.numerics.integers import Grid, uniform_knots
 from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
-from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.base import Bounds, UniformRange
 from srquant.quantizers.ranges.min_max import MinMaxRange
 
 
 @dataclass(frozen=True)
-class LeastSquares:
+class LeastSquares(UniformRange):
     """The bounds of the uniform quantizer with the least squared error on the values.
 
     Both ends are scaled towards zero (towards the end nearer to zero, where all values have one sign). Some pairs
@@ -31,6 +31,8 @@ class LeastSquares:
         candidates: Clipping factors 1/candidates, 2/candidates, … 1.
         samples: Values of a row that are enough; longer rows are subsampled.
     """
+
+    name = "least_squares"
 
     bits: int
     symmetric: bool = False
@@ -69,6 +71,10 @@ class LeastSquares:
             if torch.equal(before, error):
                 break
         return {"lower": best[0], "upper": best[1]}
+
+    @classmethod
+    def of_weights(cls, rows: Tensor, bits: int, *, symmetric: bool) -> Bounds:
+        return cls(bits, symmetric)(rows)
 
 
 def uniform_levels(lows: Tensor, highs: Tensor, bits: int, grid: Grid = "free") -> Tensor:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.base import Bounds, UniformRange
 
 
 @dataclass(frozen=True)
-class MinMaxRange:
+class MinMaxRange(UniformRange):
     """lower = min x, upper = max x. Source: the MinMax row of OAPTQ."""
+
+    name = "min_max"
 
     def __call__(self, rows: Tensor) -> Bounds:
         extremes = rows.aminmax(dim=1) if len(rows) > 1 else rows[0].aminmax()

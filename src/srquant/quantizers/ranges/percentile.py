@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srquant.quantizers.numerics.sorted_values import sort, subsample
-from srquant.quantizers.ranges.base import Bounds
+from srquant.quantizers.ranges.base import Bounds, UniformRange
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import as_tensor
 
@@ -22,12 +22,14 @@ _SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
-class PercentileRange:
+class PercentileRange(UniformRange):
     """lower and upper cut off a part of the values on each side.
 
     Args:
         quantile: 0.99 puts the bounds at the 1st and 99th percentile (the Percentile row of OAPTQ).
     """
+
+    name = "percentile"
 
     quantile: float = 0.99
 
@@ -38,6 +40,10 @@ class PercentileRange:
     def __call__(self, rows: Tensor) -> Bounds:
         rows = subsample(rows, _ENOUGH)
         return {"lower": quantile(rows, 1 - self.quantile), "upper": quantile(rows, self.quantile)}
+
+    @classmethod
+    def of_weights(cls, rows: Tensor, bits: int, *, symmetric: bool) -> Bounds:
+        return cls()(rows.abs() if symmetric else rows)
 
 
 def quantile(rows: Tensor, q: float, *, magnitude: bool = False) -> Tensor:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from srquant.engines.saturation import Run
-from srquant.engines.targets import TARGETS
+from srquant.engines.targets import Target
 from srquant.support.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from srquant.engines.saturation import Run
+
+TARGET = Target("openvino", "OpenVINO", "openvino", "openvino", __name__, rank=0)
 
 
 def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
     """What runs an ONNX file; see ``Target.runtime``."""
-    core = TARGETS["openvino"].imported(name).Core()
+    import torch
+
+    core = TARGET.imported(name).Core()
     # Floats as floats: on processors with bfloat16 arithmetic the default is to compute what is not quantized in it.
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
     if threads:

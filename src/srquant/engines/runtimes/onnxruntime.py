@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from srquant.engines.saturation import Run
-from srquant.engines.targets import TARGETS
+from srquant.engines.targets import Target
 from srquant.support.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from srquant.engines.saturation import Run
+
+TARGET = Target("onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime", __name__, rank=1)
 
 
 def compiled(content: bytes, name: str, threads: int | None = None) -> Run:
     """What runs an ONNX file; see ``Target.runtime``."""
-    package = TARGETS["onnxruntime"].imported(name)
+    import torch
+
+    package = TARGET.imported(name)
     options = package.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
