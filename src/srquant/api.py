@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -119,7 +120,7 @@ def register(kind: K) -> K:
 
 def quantize(
     model: Model,
-    calibration: Calibration,
+    calibration: Calibration | Path | str,
     method: Method | str = "plq",
     *,
     state: Path | str | None = None,
@@ -131,18 +132,30 @@ def quantize(
 
     Args:
         model: From :func:`load` or :meth:`Model.wrap`.
-        calibration: Low-resolution patches, from :class:`~srquant.images.Calibration`.
+        calibration: Low-resolution patches, from :class:`~srquant.images.Calibration`; or a folder of low-resolution
+            images, of which 100 patches are taken. Photographs are larger than what the network will be given: pass
+            ``Calibration.from_photographs(folder, model.scale)``, which makes low-resolution images of them.
         method: A configuration (``PLQ(bits=3)``, or what :func:`configure` gives), or a name for its defaults (W4A4).
         state: Where a method that learns keeps its state every minute or so; if the file is there, it goes on from it,
             to the same result. Remove it when the model is safe.
         device: Where to compute.
 
     Raises:
+        ArgumentError: An argument is of another kind; the message says what to pass.
         SrquantError: See :meth:`~srquant.methods.Method.quantize`.
     """
+    _require("model", model, Model, "srquant.load(path) or srquant.Model.wrap(module, scale)")
+    patches = Calibration.from_low_resolution(calibration) if isinstance(calibration, Path | str) else calibration
+    _require("calibration", patches, Calibration, "Calibration.from_low_resolution(folder) or from_photographs(…)")
     chosen = configure(method) if isinstance(method, str) else method
+    _require("method", chosen, Method, "a name, or what srquant.configure gives")
     kept = None if state is None else Path(state)
-    return chosen.quantize(model.to(pick_device(device)), calibration, kept).to("cpu")
+    return chosen.quantize(model.to(pick_device(device)), patches, kept).to("cpu")
+
+
+def _require(name: str, value: object, kind: type, way: str) -> None:
+    if not isinstance(value, kind):
+        raise ArgumentError(f"{name}={reprlib.repr(value)} is no {kind.__name__}; pass {way}")
 
 
 def export(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Whatever needs PyTorch is imported when it is used: the command line reads the names of engines from here.
 
 
-def open_exported(path: Path, engine: str | None = None, threads: int | None = None) -> Exported:
+def open_exported(path: Path | str, engine: str | None = None, threads: int | None = None) -> Exported:
     """Open an exported file in an engine.
 
     Args:
@@ -39,7 +39,7 @@ def open_exported(path: Path, engine: str | None = None, threads: int | None = N
     from srquant.support.settings import Threads, check
 
     check("threads", threads, Threads | None)
-    return open_in(target_named(engine), path, threads)
+    return open_in(target_named(engine), Path(path), threads)
 
 
 def saturates(engine: str) -> bool:

@@ -145,6 +145,11 @@ class Exported:
     engine: str
     run: Callable[[Tensor], Tensor]
 
+    def __repr__(self) -> str:
+        size = "any size" if self.contract.tile is None else "images of {}x{}".format(*self.contract.tile)
+        of = f"{self.contract.network} ×{self.contract.scale} by {self.contract.method}"
+        return f"Exported({self.name}: {of}, for {size}, in {self.engine})"
+
     @property
     def scale(self) -> int:
         """How many times larger the output is."""

@@ -94,6 +94,12 @@ class Calibration:
         """
         return _open(Path(folder), count, size, seed, scale)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(map(Path, self.images)))  # texts do as well
+
+    def __repr__(self) -> str:
+        return f"Calibration({self.describe()})"
+
     def __len__(self) -> int:
         return self.count
 

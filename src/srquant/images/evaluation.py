@@ -21,6 +21,7 @@ from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
 from srquant.support.memory import memory_errors
 from srquant.support.progress import bar
+from srquant.support.wording import counted
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ class Scores:
 
     name: str
     images: tuple[ImageScores, ...]
+
+    def __repr__(self) -> str:
+        if not self.images:
+            return f"Scores({self.name}: no images)"
+        means = f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f}, SSIM (AdaBM) {self.ssim_adabm:.4f}"
+        return f"Scores({self.name}: {means}; {counted(len(self.images), 'image')})"
 
     @property
     def psnr(self) -> float:

@@ -15,6 +15,7 @@ from srquant.support.digests import digest_of_pictures, digest_of_settings
 from srquant.support.errors import ImageError
 from srquant.support.files import is_folder
 from srquant.support.tensors import planes
+from srquant.support.wording import counted
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Pair:
     low: Path | None
     scale: int
     border: Border = "replicate"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "high", Path(self.high))  # texts do as well
+        object.__setattr__(self, "low", None if self.low is None else Path(self.low))
 
     @property
     def name(self) -> str:
@@ -50,6 +55,9 @@ class PairFolder:
     name: str
     pairs: tuple[Pair, ...]
 
+    def __repr__(self) -> str:
+        return f"PairFolder({self.name}: {counted(len(self.pairs), 'pair')})"
+
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
@@ -67,7 +75,7 @@ class PairFolder:
         return digest_of_settings(digest_of_pictures(files), made)
 
 
-def find_pairs(folder: Path, scale: int, border: Border = "replicate") -> list[PairFolder]:
+def find_pairs(folder: Path | str, scale: int, border: Border = "replicate") -> list[PairFolder]:
     """The pair folders at or below ``folder`` that fit a scale.
 
     A pair folder has ``HR`` and ``LR`` subfolders whose images match by name (``NNN.png``, or ``NNNx4.png`` in ``LR``)
@@ -78,6 +86,7 @@ def find_pairs(folder: Path, scale: int, border: Border = "replicate") -> list[P
         ImageError: Nothing is found, the only pair folder has another scale, an LR image is missing, or a size is not
             ``scale`` times the other.
     """
+    folder = Path(folder)
     if not is_folder(folder):
         raise ImageError(f"{folder} is not a folder of images or of pairs (HR and LR)")
     if _is_pair_folder(folder):

@@ -22,14 +22,14 @@ from srquant.support.errors import ImageError, LossWarning
 from srquant.support.files import PICTURES, is_file, is_folder
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path | str) -> Picture:
     """Read an image file; of an animation or a TIFF of several pages the first, with a warning that says so.
 
     Raises:
         ImageError: The file is missing, empty, truncated, no image, of a kind that is not supported, or larger than
             any sensible picture.
     """
-    with open_picture(path) as file:
+    with open_picture(Path(path)) as file:
         picture = file.first()
     if file.count > 1:
         _say_once(f"{path} holds {file.count} {file.kind}s; the first is used")

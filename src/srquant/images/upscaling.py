@@ -36,6 +36,9 @@ class Done:
     skipped: tuple[Path, ...]
     failed: tuple[tuple[Path, str], ...]
 
+    def __repr__(self) -> str:
+        return f"Done({len(self.written)} written, {len(self.skipped)} skipped, {len(self.failed)} failed)"
+
 
 def upscale_file(upscaler: Upscaler, source: Path, target: Path, scale: int, tiling: Tiling) -> None:
     """Enlarge a picture, every page of a TIFF, or every frame of an animation.

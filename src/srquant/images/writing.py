@@ -55,7 +55,7 @@ def several_fit(path: Path, kind: Kind) -> bool:
     return kind in format_of(path).several
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_picture(path: Path | str, picture: Picture) -> None:
     """Write a picture; the name's ending says the format. The file appears only when it is complete.
 
     What the format cannot hold of the metadata is said by a warning.
@@ -64,6 +64,7 @@ def write_picture(path: Path, picture: Picture) -> None:
         ImageError: See :func:`check_output`; also if the picture has 16 bits and the format only 8.
         OutputError: The file cannot be written.
     """
+    path = Path(path)
     layout = check_output(path, *picture.size, picture.layout)
     if layout.depth < picture.layout.depth:
         raise ImageError(

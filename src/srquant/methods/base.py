@@ -105,7 +105,7 @@ class Method(Checked):
         """The usual quantizer of activations, on this method's grid."""
         return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         """Make the quantized model.
 
         Args:

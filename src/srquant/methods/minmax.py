@@ -25,7 +25,7 @@ class MinMax(Method):
 
     name = "minmax"
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, lambda bits: MinMaxRange())
         layers = build_layers(plan, bounds, self, self.uniform)

@@ -26,7 +26,7 @@ class MSE(Method):
 
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="least_squares"))
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, lambda bits: LeastSquares(bits, grid=self.grid))
         layers = build_layers(plan, bounds, self, self.uniform)

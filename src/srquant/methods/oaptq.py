@@ -68,7 +68,7 @@ class PLQ(Method):
         if self.grid == "int8" and self.plq == "literal":
             raise ArgumentError("grid=int8 with plq=literal: its outliers start at the breakpoint; use plq=distinct")
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, self.range)
         layers = build_layers(plan, bounds, self, self.activation_quantizer)
@@ -120,7 +120,7 @@ class OAPTQ(PLQ):
     """Whether Adam's rate is relative to each bound or absolute, as printed (then a bound of 200 hardly moves)."""
     finetuning: LearningSettings = field(default_factory=LearningSettings)
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self.range, sizes)

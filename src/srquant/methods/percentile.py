@@ -31,7 +31,7 @@ class Percentile(Method):
     quantile: Quantile = 0.99
     """0.99 cuts 1 % off each side."""
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         bounds = observe_ranges(plan, calibration, self, lambda bits: PercentileRange(self.quantile))
         layers = build_layers(plan, bounds, self, self.uniform)

@@ -102,7 +102,7 @@ class SRQuant(Method):
                 "levels=non_uniform with grid=int8: non-uniform levels lie on no integers; use levels=auto or piecewise"
             )
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self._range, sizes)

@@ -67,7 +67,7 @@ class DOBI(Method):
     observation: ObservationSettings = field(default_factory=lambda: ObservationSettings(batch=8))
     """``batch`` patches pass together, which bounds memory and changes nothing; there is no moving average."""
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         patches = calibration.at_most(self.patches, self.patch)
         return finish(model, plan, self.search(plan, patches), self, patches)
@@ -125,7 +125,7 @@ class TwoDQuant(DOBI):
     def dependent_defaults(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"finetuning": _RELEASED if values["as_released"] else _PAPER}
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | None = None) -> Model:
+    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         layers = self.search(plan, calibration.at_most(self.patches, self.patch))
         patches = calibration.at_most(len(calibration), self.patch)

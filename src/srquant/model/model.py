@@ -22,6 +22,7 @@ from srquant.networks.recognising import network_settings
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
 from srquant.support.tensors import channels_last
+from srquant.support.wording import counted
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,28 @@ class Model:
 
     def __post_init__(self) -> None:
         channels_last(self.network.eval().requires_grad_(False))
+
+    def __repr__(self) -> str:
+        """A few lines, however large the network is."""
+        sizes = self.sizes()
+        lines = [
+            f"Model: {self.network.name} ×{self.scale} from {self.source}",
+            f"  {sizes.parameters:,} parameters, images in [0, {self.network.value_range:g}], on {self.device}",
+        ]
+        if self.record is None:
+            return "\n".join([*lines, f"  float, {sizes.stored_bits // 8:,} bytes"])
+        widths = Counter(
+            f"W{layer.right.bits}A{layer.left.bits}" if layer.weights else f"A{layer.left.bits}"
+            for layer in self.layers()
+        )
+        bits = ", ".join(f"{width} in {counted(count, 'layer')}" for width, count in widths.most_common())
+        return "\n".join(
+            [
+                *lines,
+                f"  quantized by {self.record.method}: {bits}; {self.record.coverage:.1%} of the multiply-adds",
+                f"  {sizes.stored_bits // 8:,} bytes, {sizes.ratio:.1f} times smaller by weights than float32",
+            ]
+        )
 
     @classmethod
     def wrap(cls, module: nn.Module, scale: int, value_range: float = 1.0, alignment: int = 1) -> Model:

@@ -63,3 +63,6 @@ class Record(Checked):
     versions: dict[str, str] = field(default_factory=dict[str, str])
     curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
     """Of finetuning: for each epoch its stage and the means of the loss's parts."""
+
+    def __repr__(self) -> str:
+        return f"Record({self.method} on {self.calibration}; {self.coverage:.1%} of the multiply-adds quantized)"

@@ -11,7 +11,7 @@ from srquant.model import Model
 from srquant.support.settings import to_json
 
 
-def unfinished(path: Path | None, method: Method, learning: LearningSettings, model: Model) -> Unfinished | None:
+def unfinished(path: Path | str | None, method: Method, learning: LearningSettings, model: Model) -> Unfinished | None:
     """What says whose the run is.
 
     Args:
@@ -23,4 +23,4 @@ def unfinished(path: Path | None, method: Method, learning: LearningSettings, mo
     if path is None:
         return None
     settings = to_json(method) | {"finetuning": to_json(learning.deciding())}
-    return Unfinished(path, method.name, model.source, settings)
+    return Unfinished(Path(path), method.name, model.source, settings)
