@@ -23,7 +23,10 @@ def quantize(
     common: QuantizationOptions,
     calibration: CalibrationOptions,
     method: Annotated[
-        str, typer.Option(help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn).")
+        str,
+        typer.Option(
+            help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn); srquant methods shows all."
+        ),
     ] = "plq",
     layer: Annotated[
         list[str] | None,

@@ -7,7 +7,6 @@ import pkgutil
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
 from srquant.support.errors import ArgumentError, PluginWarning, UnknownNameError, first_line
@@ -114,6 +113,8 @@ class Registry(Mapping[str, T]):
         Warns:
             PluginWarning: One could not, is not of this kind, or has a name that is taken.
         """
+        from importlib.metadata import entry_points
+
         if self._installed is None:
             self._installed = {}
             for entry in entry_points(group=self.group):
