@@ -206,6 +206,7 @@ def test_results_print_as_a_line(
     edsr: Model, calibration: srquant.Calibration, low_images: Path, tmp_path: Path
 ) -> None:
     assert repr(calibration) == "Calibration(6 patches of 24x24 from 6 LR images, seed 0)"
+    assert repr(read_picture(low_images / "0.png")) == "Picture(48 wide, 40 high, RGB, 8 bits)"
     (folder,) = find_pairs(low_images, 4)
     assert repr(folder) == f"PairFolder({low_images.name}: 6 pairs)"
     (scores,) = srquant.evaluate(edsr, low_images)

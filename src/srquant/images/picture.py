@@ -84,6 +84,10 @@ class Picture:
         assert self.pixels.dtype == layout.dtype, f"{self.pixels.dtype} for {layout}"
         assert len(shape) == 3 and shape[2] == layout.channels and 0 not in shape, f"{shape} for {layout}"
 
+    def __repr__(self) -> str:
+        colours = ("gray" if self.layout.gray else "RGB") + (" and alpha" if self.layout.alpha else "")
+        return f"Picture({self.size[1]} wide, {self.size[0]} high, {colours}, {self.layout.depth} bits)"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
