@@ -174,7 +174,7 @@ def test_value_ranges_that_are_none(tmp_path: Path, value_range: float) -> None:
         ("[]", "has no fields"),
         ('{"name": "edsr"}', "config is missing"),
         ('{"name": ["edsr"], "config": {}}', "name=.* is not a text"),
-        ('{"name": "edsrr", "config": {}}', "unknown network 'edsrr'"),
+        ('{"name": "edsrr", "config": {}}', "needs the network 'edsrr', which nothing here brings: install or"),
         ('{"name": "edsr", "config": {"blocks": 1000000000000}}', "config.blocks=1000000000000 is outside 1…4,096"),
         ('{"name": "edsr", "config": {"blocks": 4000, "channels": 8}}', "larger network than the weights do"),
         (

@@ -234,9 +234,7 @@ def read_model(path: Path, module: nn.Module | None = None) -> tuple[SRNetwork, 
 def _missing(path: Path, error: UnknownNameError) -> ModelFileError:
     if error.what not in ("quantizer", "network"):
         return ModelFileError(f"{path} is damaged: {error}")
-    return ModelFileError(
-        f"{path} needs the {error.what} {error.name!r}, which nothing here brings: install or import its package"
-    )
+    return ModelFileError(f"{path} {error.needed}")
 
 
 def _read(path: Path) -> tuple[str, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from srquant.networks.base import SRNetwork
 from srquant.networks.checkpoint import read_candidates, read_checkpoint, read_metadata, write_checkpoint
 from srquant.networks.recognising import MALFORMED, first_network, network_named, network_settings, tell
-from srquant.support.errors import ArgumentError, NetworkError, first_line
+from srquant.support.errors import ArgumentError, NetworkError, UnknownNameError, first_line
 from srquant.support.settings import Checked, from_json, to_json
 
 HEADER = "srquant.network"
@@ -58,6 +58,9 @@ def load_network(path: Path, value_range: float | None = None, settings: Iterabl
         kind = network_named(content.name)
         config: Any = from_json(cast(type[Any], kind.Config), content.config, "config")
         state = kind.from_published(state)
+    except UnknownNameError as error:
+        reason = error.needed if error.what == "network" else f"is damaged: in its header, {error}"
+        raise NetworkError(f"{path} {reason}") from error
     except (ArgumentError, *MALFORMED) as error:
         raise NetworkError(f"{path} is damaged: in its header, {first_line(error)}") from error
     config, state = kind.configured(config, state, said)

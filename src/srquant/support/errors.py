@@ -40,6 +40,11 @@ class UnknownNameError(ArgumentError):
         self.name = name
         super().__init__(f"unknown {what} {name!r}; {hint}known: {', '.join(names) or 'none'}")
 
+    @property
+    def needed(self) -> str:
+        """What follows the name of a file that names the thing."""
+        return f"needs the {self.what} {self.name!r}, which nothing here brings: install or import its package"
+
 
 class ImageError(SrquantError):
     """An image or a folder of images cannot be used."""
