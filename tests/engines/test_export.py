@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.conftest import NETWORK_NAMES, small_networks
 from tests.engines.here import right_range, skip_if_it_dies
 from torch import Tensor, nn
 
-from srquant.engines import TARGETS, agreement, open_exported
+from srquant.engines import TARGETS, open_exported
 from srquant.engines import onnx as exporting
 from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import read_contract
@@ -28,6 +28,7 @@ from srquant.engines.onnx import (
     write_float_onnx,
     write_onnx,
 )
+from srquant.engines.runtimes import openvino
 from srquant.engines.writer import IR_VERSION, OPSET, Writer
 from srquant.engines.written import as_written
 from srquant.images import Calibration
@@ -301,19 +302,96 @@ def test_a_file_that_does_not_agree_is_not_written(
     edsr: Model, calibration: Calibration, tmp_path: Path, monkeypatch
 ) -> None:
     """As from an engine that loses an offset."""
-    real = agreement.open_exported
+    real = openvino.compiled
 
-    def wrong(*arguments):
-        opened = real(*arguments)
-        return replace(opened, run=lambda images: opened.run(images) + 0.02)
+    def wrong(content: bytes, name: str, threads: int | None = None):
+        run = real(content, name, threads)
+        return lambda images: run(images) + 0.02
 
-    monkeypatch.setattr(agreement, "open_exported", wrong)
+    monkeypatch.setattr(openvino, "compiled", wrong)
     model = NARROW.quantize(edsr, calibration)
-    message = r"agree to \d+\.\d dB on a test patch, less than 45; nothing was written: a fault of the engine"
+    message = r"to \d+\.\d dB on a test patch, less than 45; nothing was written: a fault of OpenVINO, as ONNX Runtime"
     for form in ("auto", "full", "reduced"):
         with pytest.raises(ExportError, match=message):
-            export_onnx(model, tmp_path / "m.onnx", ExportSettings(range=form))
+            export_onnx(model, tmp_path / "m.onnx", ExportSettings(range=form), "openvino")
     assert not list(tmp_path.iterdir())
+
+
+def test_errors_name_the_file_that_was_asked_for(
+    edsr: Model, calibration: Calibration, tmp_path: Path, monkeypatch
+) -> None:
+    """Not the temporary one that the engine was given."""
+    model, path = NARROW.quantize(edsr, calibration), tmp_path / "m.onnx"
+    places = {"onnxruntime": "onnxruntime.InferenceSession", "openvino": "openvino.Core.compile_model"}
+    for engine, place in places.items():
+        title = TARGETS[engine].title
+        with monkeypatch.context() as patched:
+            patched.setattr(place, lambda *_, **__: 1 / 0)
+            with pytest.raises(ModelFileError) as refused:
+                export_onnx(model, path, ExportSettings(range="full"), engine)
+            assert str(refused.value) == f"{title} refuses {path}: division by zero"
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, engine, None)
+            with pytest.raises(MissingExtraError, match=f"running m.onnx in {title} needs"):
+                export_onnx(model, path, ExportSettings(range="full"), engine)
+
+
+def test_files_that_keep_weights_elsewhere_are_refused(
+    edsr: Model, calibration: Calibration, tmp_path: Path, monkeypatch
+) -> None:
+    """Engines would look for those in the working directory, or not at all."""
+    write_onnx(NARROW.quantize(edsr, calibration), tmp_path / "m.onnx", ExportSettings())
+    onnx.save(onnx.load(tmp_path / "m.onnx"), tmp_path / "e.onnx", save_as_external_data=True, size_threshold=0)
+    message = r"e.onnx keeps weights in other files, which srquant never writes and does not open; export it again"
+    for folder in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        for engine in TARGETS:
+            with pytest.raises(ModelFileError, match=message):
+                open_exported(tmp_path / "e.onnx", engine)
+
+
+class Branches(nn.Module):
+    """Layers without bias, whose outputs others read and add."""
+
+    def __init__(self, layer: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.first, self.layers = layer(3, 8), nn.ModuleList(layer(8, 8) for _ in range(3))
+        self.last = nn.Conv2d(8, 12, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.first(images)
+        y = self.layers[1](self.layers[0](x).relu()) + x
+        return nn.functional.pixel_shuffle(self.last(self.layers[2](y) + x), 2)
+
+
+class Pixelwise(nn.Linear):
+    """A linear map of the channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("engine", TARGETS)
+@pytest.mark.parametrize("bias", [None, 0.0, 0.1])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        partial(nn.Conv2d, kernel_size=3, padding=1),
+        partial(nn.ConvTranspose2d, kernel_size=3, padding=1),
+        Pixelwise,
+    ],
+    ids=["conv", "transposed", "linear"],
+)
+def test_sums_of_layers_without_bias(
+    layer: Callable[..., nn.Module], bias: float | None, engine: str, calibration: Calibration, tmp_path: Path
+) -> None:
+    """OpenVINO lost the scale of such layers, and gave an image of its mean."""
+    network = Branches(partial(layer, bias=bias is not None))
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.constant_(parameter, bias or 0.0)
+    model = MinMax(bits=8, weight_bits=6, grid="int8", edges="none").quantize(Model.wrap(network, 2), calibration)
+    assert export_onnx(model, tmp_path / "m.onnx", ExportSettings(), engine, 1).psnr > 55
 
 
 @pytest.mark.parametrize(

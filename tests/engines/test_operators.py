@@ -66,6 +66,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
         F.dropout(x, training=False)[:, :3].clone().to(torch.float32).detach()
         + x.transpose(2, 3).contiguous().transpose(2, 3)
     ),
+    "whole numbers": lambda x: (5 * x).to(torch.int64).to(torch.float32) / 2 + (3 * x).int() * 0.5 - (4 * x).int() / 3,
     "bmm": lambda x: torch.bmm(x[0], x[0].transpose(1, 2)),
     "large sums of constants": lambda x: x[:, :1, :1, :1] * (torch.arange(100.0)[:, None] + torch.arange(100.0)),
     "large gathers": lambda x: x[:, :1, :1, :1] * torch.arange(5.0)[torch.arange(10000) % 5],
@@ -149,6 +150,21 @@ def test_what_nothing_needs_is_left_out() -> None:
 def test_an_unknown_operator_is_named() -> None:
     with pytest.raises(ArgumentError, match=r"the network uses aten.erfinv.default, which cannot be exported"):
         run(torch.erfinv, torch.rand(1, 3, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        (lambda x: x.half().float(), r"aten.to.dtype with numbers of torch.float16, .* compute in float32; it cannot"),
+        (lambda x: (x.double() * 3).float(), "aten.to.dtype with numbers of torch.float64"),
+        (lambda x: x.softmax(1, dtype=torch.float64).float(), "aten.softmax.int with numbers of torch.float64"),
+        (lambda x: (300 * x).to(torch.uint8).float(), r"a change from torch.float32 to torch.uint8"),
+        (lambda x: x * x.bool(), r"a change from torch.float32 to torch.bool"),
+    ],
+)
+def test_other_types_are_refused(expression: Callable[[Tensor], Tensor], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        run(expression, torch.rand(1, 3, 6, 8))
 
 
 def test_what_cannot_be_traced_says_so() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from srquant.engines import TARGETS, Target, open_exported, saturates, target_named
-from srquant.engines.exported import Exported
+from srquant.engines import Target, saturates, target_named
+from srquant.engines.disagreement import cause
+from srquant.engines.exported import Exported, open_in
 from srquant.engines.onnx import ExportSettings, Range, can_saturate, require_onnx, write_onnx
 from srquant.engines.written import as_written
 from srquant.images.reading import read_picture
@@ -113,16 +114,29 @@ def export_onnx(
 
         def run(form: Range) -> Exported:
             write_onnx(model, temporary, replace(settings, range=form))
-            exported = _open(temporary, target, threads)
+            exported = _open(temporary, path, target, threads)
             tried[form] = psnr_on_patch(model, exported)
             return exported
 
         if settings.range == "auto" and kept == "reduced":
             run("full")
         exported = run(kept)
-        psnr = psnr_on_patch(as_written(model, kept), exported) if kept == "reduced" else tried[kept]
-        if psnr < LEAST_AGREEMENT:
-            raise ExportError(_refusal(target, kept, psnr, saturating=saturating))
+        written = as_written(model, kept)
+        psnr = psnr_on_patch(written, exported) if kept == "reduced" else tried[kept]
+        if not psnr >= LEAST_AGREEMENT:
+
+            def open_there(file: Path, engine: Target) -> Exported:
+                return _open(file, path, engine, threads)
+
+            def agree(other: Callable[[Tensor], Tensor]) -> float:
+                return psnr_between(written, other, exported.contract.tile)
+
+            saturated = kept == "full" and saturating
+            if saturated and psnr_on_patch(as_written(model, "reduced"), run("reduced")) >= LEAST_AGREEMENT:
+                why = "byte products of full range saturate on this processor; take --range auto"
+            else:
+                why = cause(target, temporary, written, open_there, agree, LEAST_AGREEMENT)
+            raise ExportError(_refusal(target, kept, psnr, why))
     found = Agreement(exported.engine, kept, coarser and kept == "full", psnr, tried)
     if saturating and found.saturates:
         warnings.warn(
@@ -134,31 +148,36 @@ def export_onnx(
     return found
 
 
-def _open(path: Path, target: Target, threads: int | None) -> Exported:
+def _open(path: Path, named: Path, target: Target, threads: int | None) -> Exported:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SaturationWarning)  # that is what is measured
-        return open_exported(path, target.name, threads)
+        return open_in(target, path, threads, named)
 
 
 def psnr_on_patch(model: Model, exported: Exported) -> float:
     """PSNR in dB between a file's output and a model's on the test patch, images in [0, 1]; infinite if equal."""
-    patch = test_patch(*(exported.contract.tile or (_PATCH, _PATCH)))
-    expected, found = (run(patch).cpu().clamp(0, 1).double() for run in (model, exported))
-    error = float((expected - found).square().mean())
+    return psnr_between(model, exported, exported.contract.tile)
+
+
+def psnr_between(
+    one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], size: tuple[int, int] | None
+) -> float:
+    """PSNR in dB between two outputs on the test patch of a size, clamped to [0, 1]; infinite if equal, else finite or
+    not a number.
+    """
+    patch = test_patch(*(size or (_PATCH, _PATCH)))
+    first, second = (run(patch).cpu().clamp(0, 1).double() for run in (one, other))
+    error = float((first - second).square().mean())
     return -10 * math.log10(error) if error else math.inf
 
 
-def _refusal(target: Target, form: Range, psnr: float, *, saturating: bool) -> str:
-    """Why nothing was written, and what can be done."""
+def _refusal(target: Target, form: Range, psnr: float, why: str) -> str:
+    """That nothing was written, and why."""
     model = "the model" if form == "full" else "the model with weights of reduced range"
-    said = (
+    return (
         f"{target.title} and {model} agree to {psnr:.1f} dB on a test patch, less than {LEAST_AGREEMENT:g}; nothing "
-        f"was written"
+        f"was written: {why}"
     )
-    if form == "full" and saturating:
-        return f"{said}. Byte products of full range saturate on this processor; take --range auto"
-    others = " or ".join(f"--engine {name}" for name in TARGETS if name != target.name)
-    return f"{said}: a fault of the engine, or of srquant; take {others}"
 
 
 def test_patch(height: int, width: int) -> Tensor:

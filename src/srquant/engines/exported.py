@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -82,32 +82,58 @@ class Contract(Checked):
         return Tiling(min(self.tile), self.overlap, self.alignment, self.tile)
 
 
-def read_contract(path: Path) -> tuple[Contract, bytes]:
+def read_contract(path: Path, named: Path | None = None) -> tuple[Contract, bytes]:
     """What an exported file says of itself, and its content as engines want it.
 
+    Args:
+        path: The file.
+        named: What messages call it; its path if None.
+
     Raises:
-        ModelFileError: It is missing, damaged, or no file that srquant exported.
+        ModelFileError: It is missing, damaged, keeps its weights in other files, or is no file that srquant exported.
         MissingExtraError: The ``onnx`` package is not installed.
     """
-    onnx = import_extra("onnx", f"opening {path.name}", "onnx")
+    named = named or path
+    onnx = import_extra("onnx", f"opening {named.name}", "onnx")
     try:
         content = path.read_bytes()
         parsed = onnx.load_from_string(content)
-        onnx.checker.check_model(parsed)
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ModelFileError(f"{named} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        # protobuf's and the checker's errors have no common base.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelFileError(f"{path} is no ONNX file, or is damaged: {reason}") from error
+        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {_reason(error)}") from error
+    if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(parsed, onnx.TensorProto)):
+        raise ModelFileError(
+            f"{named} keeps weights in other files, which srquant never writes and does not open; export it again"
+        )
+    try:
+        onnx.checker.check_model(parsed)
+    except Exception as error:
+        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {_reason(error)}") from error
     texts = {entry.key: entry.value for entry in parsed.metadata_props}
     if Contract.KEY not in texts:
-        raise ModelFileError(f"{path} was not exported by srquant; its scale and tiling are unknown")
+        raise ModelFileError(f"{named} was not exported by srquant; its scale and tiling are unknown")
     try:
         contract = from_json(Contract, texts[Contract.KEY])
     except SrquantError as error:
-        raise ModelFileError(f"{path}: what it says of itself cannot be read: {error}") from error
+        raise ModelFileError(f"{named}: what it says of itself cannot be read: {error}") from error
     return contract, _widen(onnx, parsed).SerializeToString() if contract.export.get("storage") == "int4" else content
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error. protobuf's and the checker's have no common base."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _tensors(message: Any, kind: type) -> Iterator[Any]:
+    """All tensors that a message of protobuf holds, at any depth."""
+    if isinstance(message, kind):
+        yield message
+        return
+    for described, value in message.ListFields():
+        if described.message_type is not None:
+            for part in cast(Iterable[Any], value if isinstance(value, Iterable) else (value,)):
+                yield from _tensors(part, kind)
 
 
 def _widen(onnx: Any, model: Any) -> Any:
@@ -179,16 +205,24 @@ class Exported:
         return output[..., : self.scale * height, : self.scale * width]
 
 
-def open_in(target: Target, path: Path, threads: int | None = None) -> Exported:
-    """Open an exported file in an engine; see :func:`srquant.engines.open_exported`, which knows engines by name."""
-    package = target.imported(path.name)
-    contract, content = read_contract(path)
+def open_in(target: Target, path: Path, threads: int | None = None, named: Path | None = None) -> Exported:
+    """Open an exported file in an engine; see :func:`srquant.engines.open_exported`, which knows engines by name.
+
+    Args:
+        target: The engine.
+        path: The file.
+        threads: How many to use; all cores if None.
+        named: What messages call the file, where it has a temporary name; its path if None.
+    """
+    named = named or path
+    package = target.imported(named.name)
+    contract, content = read_contract(path, named)
     name = f"{target.title} {package.__version__.split('-')[0]}"
     if contract.saturates and products_saturate(target.compiled):
         warnings.warn(
-            f"{name} adds pairs of eight-bit products in 16 bits on this processor, and those of {path.name} may "
+            f"{name} adds pairs of eight-bit products in 16 bits on this processor, and those of {named.name} may "
             f"saturate; export with --range reduced to make sure that they do not",
             SaturationWarning,
             stacklevel=3,
         )
-    return Exported(contract, path.name, name, target.compiled(content, str(path), threads))
+    return Exported(contract, named.name, name, target.compiled(content, str(named), threads))

@@ -216,7 +216,12 @@ def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
         producer_version=contract.versions.get("srquant", ""),
     )
     helper.set_model_props(content, {Contract.KEY: json.dumps(to_json(contract))})
-    writer.onnx.checker.check_model(content, full_check=True)
+    try:
+        writer.onnx.checker.check_model(content, full_check=True)
+    except Exception as error:
+        # The checker's and the shape inference's errors have no common base.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArgumentError(f"the network computes what srquant cannot write as ONNX: {reason}") from error
     return content
 
 
@@ -262,6 +267,17 @@ class IntegerOperands:
             scale = scale * factor
         return integers.to(torch.int8), scale.float()
 
+    def bias(self) -> Tensor:
+        """The bias of each output channel of a convolution, never all zero.
+
+        OpenVINO 2026.4 drops a bias of zeros. Where several read the output of a convolution without bias, and one of
+        them adds it to another, it then forgets the scale of the integers, and what is added is almost zero. So the
+        smallest number there is stands for zero; sums do not feel it.
+        """
+        assert self.weight is not None
+        bias = torch.zeros(len(self.weight)) if self.layer.bias is None else self.layer.bias.cpu()
+        return bias if bool(bias.any()) else torch.full_like(bias, torch.finfo(torch.float32).tiny)
+
     @property
     def saturates(self) -> bool:
         """Whether two products can add up to more than 16 bits hold; attention products run in float."""
@@ -294,27 +310,26 @@ def _quantized_transposed(operands: IntegerOperands, w: Writer, node: Node, *arg
         raise NotImplementedError(f"{groups} groups, which have no scale for each output channel in ONNX")
     left = _activation(w, arguments[0], operands.left, torch.uint8)
     weight = _weight(w, turned(integers, groups), scale, operands, 1)
-    return transposed_convolution(w, node, left, weight, operands.layer.bias, *arguments[3:])
+    return transposed_convolution(w, node, left, weight, operands.bias(), *arguments[3:])
 
 
 def _quantized_convolution(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
     left = _activation(w, arguments[0], operands.left, torch.uint8)
     shuffle = Shuffle.after(node)
-    of_channels = (*operands.weight_integers(), *_if_given(operands.layer.bias))
-    integers, scale, *bias = of_channels if shuffle is None else map(shuffle.of_channels, of_channels)
+    of_channels = (*operands.weight_integers(), operands.bias())
+    integers, scale, bias = of_channels if shuffle is None else map(shuffle.of_channels, of_channels)
     weight = _weight(w, integers, scale, operands, 0)
     attributes = convolution_attributes(node, *arguments[3:])
-    return to_shuffle(w, w.node("Conv", left, weight, *bias, **attributes), shuffle)
+    return to_shuffle(w, w.node("Conv", left, weight, bias, **attributes), shuffle)
 
 
 def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str, *_: Any) -> str:
     """A linear map: where shapes are known a convolution of single pixels, in OpenVINO up to three times as fast."""
     integers, scale = operands.weight_integers()
-    bias = operands.layer.bias
     if not w.fixed:
         left = _activation(w, x, operands.left, torch.uint8)
         product = w.node("MatMul", left, _weight(w, integers.T.contiguous(), scale, operands, 1))
-        return product if bias is None else w.node("Add", product, bias)
+        return product if operands.layer.bias is None else w.node("Add", product, operands.layer.bias)
     if x in w.planes:
         left = _activation(w, w.planes[x], operands.left, torch.uint8)
     else:
@@ -322,7 +337,7 @@ def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str, 
         # the quantization with a norm before it, and its kernel for that is slow.
         left = w.node("Transpose", _activation(w, as_rows(w, node, x), operands.left, torch.uint8), perm=[0, 3, 1, 2])
     weight = _weight(w, integers[..., None, None], scale, operands, 0)
-    return from_planes(w, node, w.node("Conv", left, weight, *_if_given(bias), kernel_shape=[1, 1]))
+    return from_planes(w, node, w.node("Conv", left, weight, operands.bias(), kernel_shape=[1, 1]))
 
 
 _QUANTIZED: dict[str, Callable[..., str]] = {
@@ -332,10 +347,6 @@ _QUANTIZED: dict[str, Callable[..., str]] = {
     "matmul": _quantized_product,
 }
 """How a quantized layer is written, by the name of its kind (:data:`~srquant.model.multiplications.KINDS`)."""
-
-
-def _if_given(bias: Tensor | None) -> tuple[Tensor, ...]:
-    return () if bias is None else (bias,)
 
 
 def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> str:
@@ -440,7 +451,7 @@ def _widened(w: Writer, integers: Tensor) -> str | None:
     if int(codes.min()) < -8 or int(codes.max()) > 7:
         return None
     four_bits = w.onnx.helper.tensor_dtype_to_np_dtype(w.onnx.TensorProto.INT4)
-    name = w.node("Cast", w.constant(codes.numpy().astype(four_bits)), to=w.onnx.TensorProto.INT8)
+    name = w.node("Cast", w.constant(codes.cpu().numpy().astype(four_bits)), to=w.onnx.TensorProto.INT8)
     if not odd:
         return name
     two, one = (torch.tensor(number, dtype=torch.int8) for number in (2, 1))

@@ -139,6 +139,17 @@ def _same(_w: Writer, _node: Node, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
+def _to_dtype(w: Writer, node: Node, x: Value, *_: Any, **__: Any) -> Value:
+    """A change of type. What a network computes is float32 in the file, also where it holds whole numbers only."""
+    before, after = (cast(Tensor, cast(Node, end).meta["val"]).dtype for end in (node.args[0], node))
+    if after in (before, torch.float32):
+        return x
+    if after not in (torch.int32, torch.int64) or not before.is_floating_point:
+        raise NotImplementedError(f"a change from {before} to {after}")
+    kinds = w.onnx.TensorProto
+    return w.node("Cast", w.node("Cast", x, to=kinds.INT32), to=kinds.FLOAT)
+
+
 def _leaky_relu(w: Writer, node: Node, x: Value, slope: float = 0.01) -> str:
     return _single(w, node, "LeakyRelu", x, alpha=float(slope))
 
@@ -347,6 +358,6 @@ OPERATORS: dict[str, Convert] = {
     "aten.contiguous.default": _same,
     "aten.detach.default": _same,
     "aten.dropout.default": _same,
-    "aten.to.dtype": _same,
+    "aten.to.dtype": _to_dtype,
 }
 """By PyTorch's full name."""

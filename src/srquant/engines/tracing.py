@@ -165,11 +165,19 @@ def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: 
     if convert is None:
         raise ArgumentError(f"{_module(node) or 'the network'} uses {name}, which cannot be exported to ONNX")
     try:
+        _require_float32(node)
         return convert(writer, node, *arguments, **options)
     except NotImplementedError as error:
         raise ArgumentError(
             f"{_module(node) or 'the network'} uses {name} with {error}; it cannot be exported"
         ) from error
+
+
+def _require_float32(node: fx.Node) -> None:
+    """Refuse what a network computes in another precision: numbers in a file are float32."""
+    given = node.meta.get("val")
+    if isinstance(given, Tensor) and given.is_floating_point() and given.dtype != torch.float32:
+        raise NotImplementedError(f"numbers of {given.dtype}, and exported files compute in float32")
 
 
 _GROWING = ("aten.add.Tensor", "aten.index.Tensor")
