@@ -30,6 +30,7 @@ from srquant.quantizers.ranges import RANGES
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.files import is_file, is_folder
 from srquant.support.overriding import override
+from srquant.support.processes import Processes
 from srquant.support.settings import Threads, check
 
 if TYPE_CHECKING:
@@ -43,19 +44,12 @@ K = TypeVar("K")
 
 
 def pick_device(name: str) -> torch.device:
-    """Make a device of a name: ``auto`` (the GPU if there is one), or what PyTorch calls ``cpu``, ``cuda``, ``cuda:1``.
+    """Make a device of a name; see :meth:`~srquant.support.processes.Processes.device`.
 
     Raises:
         ArgumentError: There is no such device here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        float(torch.zeros(1, device=device))  # which meta, a device without memory, cannot
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ArgumentError(f"device={name!r} is not available here; use auto or cpu") from error
-    return device
+    return Processes.here().device(name)
 
 
 def describe_device(device: torch.device) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
 from srquant.model.observing import Operand, observe
 from srquant.model.preparing import prepare
-from srquant.model.swapping import quant_layers
+from srquant.model.swapping import copy_network, quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import track
@@ -77,8 +78,9 @@ def bound_percentiles(
     def look(tensor: str, name: str, operand: Operand, values: Tensor) -> None:
         for title, found in layers.items():
             if name in found:
-                quantizer = found[name].quantizers()[operand]
-                counts.setdefault((tensor, title), _Count(quantizer)).add(values)
+                if (tensor, title) not in counts:
+                    counts[tensor, title] = _Count(found[name].quantizers()[operand], values.device)
+                counts[tensor, title].add(values)
 
     def look_at_operand(name: str, operand: Operand, values: Tensor) -> None:
         look(f"{name}.{operand}", name, operand, values)
@@ -101,16 +103,16 @@ def bound_percentiles(
 class _Count:
     """Of the values beyond the bounds of a quantizer."""
 
-    def __init__(self, quantizer: Quantizer) -> None:
-        knots = quantizer.knots().detach()
-        self._quantizer = quantizer
+    def __init__(self, quantizer: Quantizer, device: torch.device) -> None:
+        self._quantizer = copy_network(quantizer).to(device)
+        knots = self._quantizer.knots().detach()
         self._lower, self._upper = knots[..., 0], knots[..., -1]
         self._below = self._above = self._all = 0
 
     def add(self, values: Tensor) -> None:
-        values = self._quantizer.to(values.device).centred(values)
+        values = self._quantizer.centred(values)
         granularity = self._quantizer.granularity
-        lower, upper = (granularity.along(bound.to(values.device), values) for bound in (self._lower, self._upper))
+        lower, upper = (granularity.along(bound, values) for bound in (self._lower, self._upper))
         self._below += int((values < lower).sum())
         self._above += int((values > upper).sum())
         self._all += values.numel()

@@ -51,14 +51,14 @@ def quantize(
     """
     from srquant import quantize as run
     from srquant.cli.tables import print_coverage, print_file
-    from srquant.support.processes import is_first
+    from srquant.support.processes import Processes
 
+    first = Processes.here().first
     configuration = common.configure(method, network.method_settings, layer)
     require_output(output, "models", (".safetensors", ".state"), network.network, *calibration.folders)
     state = output.with_suffix(".state")
     model = network.load()
     images = calibration.open(model.scale)
-    first = is_first()
     if first:
         print(f"calibrating on {images.describe()}")
     quantized = run(model, images, configuration, state=state, device=network.device)

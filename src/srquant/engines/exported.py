@@ -18,7 +18,7 @@ from srquant.engines.targets import Target
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
-from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError
+from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError, first_line
 from srquant.support.extras import import_extra
 from srquant.support.settings import Checked, from_json
 
@@ -101,7 +101,7 @@ def read_contract(path: Path, named: Path | None = None) -> tuple[Contract, byte
     except OSError as error:
         raise ModelFileError(f"{named} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {_reason(error)}") from error
+        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {first_line(error)}") from error
     if any(onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(parsed, onnx.TensorProto)):
         raise ModelFileError(
             f"{named} keeps weights in other files, which srquant never writes and does not open; export it again"
@@ -109,7 +109,7 @@ def read_contract(path: Path, named: Path | None = None) -> tuple[Contract, byte
     try:
         onnx.checker.check_model(parsed)
     except Exception as error:
-        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {_reason(error)}") from error
+        raise ModelFileError(f"{named} is no ONNX file, or is damaged: {first_line(error)}") from error
     texts = {entry.key: entry.value for entry in parsed.metadata_props}
     if Contract.KEY not in texts:
         raise ModelFileError(f"{named} was not exported by srquant; its scale and tiling are unknown")
@@ -118,11 +118,6 @@ def read_contract(path: Path, named: Path | None = None) -> tuple[Contract, byte
     except SrquantError as error:
         raise ModelFileError(f"{named}: what it says of itself cannot be read: {error}") from error
     return contract, _widen(onnx, parsed).SerializeToString() if contract.export.get("storage") == "int4" else content
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error. protobuf's and the checker's have no common base."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:

@@ -56,7 +56,7 @@ from srquant.model.multiplications import turned
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
-from srquant.support.errors import ArgumentError
+from srquant.support.errors import ArgumentError, first_line
 from srquant.support.files import replacing, require_writable
 from srquant.support.settings import Checked, to_json
 
@@ -220,8 +220,7 @@ def _model_proto(writer: Writer, output: str, contract: Contract) -> Any:
         writer.onnx.checker.check_model(content, full_check=True)
     except Exception as error:
         # The checker's and the shape inference's errors have no common base.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ArgumentError(f"the network computes what srquant cannot write as ONNX: {reason}") from error
+        raise ArgumentError(f"the network computes what srquant cannot write as ONNX: {first_line(error)}") from error
     return content
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from srquant.support.processes import is_first
+from srquant.support.processes import Processes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,7 +38,7 @@ class Bar:
 @contextmanager
 def bar(title: str, total: int, done: int = 0) -> Generator[Bar]:
     """Show a bar while the body runs."""
-    if not (sys.stderr.isatty() and is_first()):
+    if not (sys.stderr.isatty() and Processes.here().first):
         yield Bar(None, None)
         return
     from rich.console import Console
