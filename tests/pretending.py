@@ -163,8 +163,8 @@ def _to(tensor: Tensor, *args: Any, device: Any = None, **kwargs: Any) -> Tensor
     return tensor if device is None else _moved(tensor, device)
 
 
-def _moved(tensor: Tensor, device: torch.device | str | None) -> Tensor:
-    device = torch.device(device or "cpu")
+def _moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
         return Tensor.to(tensor, device)
     if device.type == tensor.device.type:
@@ -178,7 +178,8 @@ def _moved(tensor: Tensor, device: torch.device | str | None) -> Tensor:
 
 def _made(function: Callable[..., Tensor], *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
     """Made on the CPU and moved: PyTorch does so where no mode sees it."""
-    return _moved(function(*args, **kwargs), device)
+    made = function(*args, **kwargs)
+    return made if device is None else _moved(made, device)
 
 
 def _inference(kind: type[torch.inference_mode], mode: bool = True) -> Any:

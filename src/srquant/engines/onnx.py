@@ -161,7 +161,7 @@ def _contract(model: Model, tile: tuple[int, int] | None) -> Contract:
         scale=model.scale,
         tile=tile,
         alignment=model.network.alignment,
-        receptive_field=model.network.receptive_field,
+        receptive_field=model.receptive_field,
         saturates=False,
         network=model.network.name,
         source=model.source,

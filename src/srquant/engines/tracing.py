@@ -18,9 +18,7 @@ from srquant.engines.attention import Attention, find_attentions
 from srquant.engines.operators import OPERATORS, Convert
 from srquant.engines.writer import Writer
 from srquant.model import Model
-from srquant.model.layer import QuantLayer
-from srquant.model.swapping import copy_network, quant_layers, replace_all
-from srquant.quantizers import Quantizer
+from srquant.model.swapping import without_activation_quantizers
 from srquant.support.errors import ArgumentError
 
 _LARGER = 2
@@ -232,27 +230,10 @@ class _Contract(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.network = copy_network(model.to("cpu").network)
+        self.network = without_activation_quantizers(model.network).to("cpu")
         self.value_range = self.network.value_range
-        replace_all(self.network, {name: _Bare(layer) for name, layer in quant_layers(self.network).items()})
 
     def forward(self, images: Tensor) -> Tensor:
         if self.value_range == 1:
             return self.network(images)
         return self.network(images * self.value_range) * (1 / self.value_range)
-
-
-class _Bare(nn.Module):
-    """The multiplication of a quantized layer, with its decoded weight."""
-
-    def __init__(self, layer: QuantLayer) -> None:
-        super().__init__()
-        self.product = layer.product
-        self.bias = layer.bias
-        self.weight: Tensor | None
-        self.register_buffer("weight", None if isinstance(layer.right, Quantizer) else layer.right())
-
-    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
-        right = self.weight if b is None else b
-        assert right is not None
-        return self.product(a, right, self.bias)

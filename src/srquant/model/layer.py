@@ -78,8 +78,33 @@ class QuantLayer(nn.Module):
 
     def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
         """The product of the operands, passed by position, or by the names that the module it stands for gives them."""
-        a, *others = (*operands, *(named[name] for name in self.product.operands[len(operands) :]))
+        a, *others = _operands(self.product, operands, named)
         return self.product(self.left(a), self.right(*others), self.bias)
+
+
+def _operands(product: Product, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return (*given, *(named[name] for name in product.operands[len(given) :]))
+
+
+class BareLayer(nn.Module):
+    """The multiplication of a quantized layer, of operands as they come, with its decoded weight.
+
+    Args:
+        layer: The quantized layer.
+    """
+
+    def __init__(self, layer: QuantLayer) -> None:
+        super().__init__()
+        self.product = layer.product
+        self.bias = layer.bias
+        self.weight: Tensor | None
+        self.register_buffer("weight", None if isinstance(layer.right, Quantizer) else layer.right().detach())
+
+    def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
+        """The product of the operands; see :meth:`QuantLayer.forward`."""
+        a, *others = _operands(self.product, operands, named)
+        right = self.weight if self.weight is not None else others[0]
+        return self.product(a, right, self.bias)
 
 
 def finished(layer: QuantLayer) -> QuantLayer:

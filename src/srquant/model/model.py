@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import to_network
+from srquant.model.receptive_field import receptive_field
 from srquant.model.record import Record
 from srquant.model.storage import is_model_file, read_model, write_model
 from srquant.model.swapping import copy_network, quant_layers
@@ -132,6 +134,15 @@ class Model:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(iter(self.network.parameters())).device
+
+    @cached_property
+    def receptive_field(self) -> int | None:
+        """How many pixels of the input, in each direction, can change an output pixel; None where it is not bounded.
+
+        Of a network that does not describe itself it is measured, in about the time that an image of 160×160 takes; see
+        :func:`~srquant.model.receptive_field.receptive_field`.
+        """
+        return receptive_field(self.network)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Enlarge images; see the class. The result is on the network's device."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from srquant.model.layer import QuantLayer
+from srquant.model.layer import BareLayer, QuantLayer
 from srquant.support.tensors import modules_of, names_of
 
 N = TypeVar("N", bound=nn.Module)
@@ -66,3 +66,10 @@ def swap(network: N, layers: Mapping[str, QuantLayer]) -> N:
 def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:
     """The quantized layers of a network, by name."""
     return {name: module for name, module in modules_of(network).items() if isinstance(module, QuantLayer)}
+
+
+def without_activation_quantizers(network: N) -> N:
+    """A copy of the network in which quantized layers are bare multiplications, with the weights that they decode."""
+    copied = copy_network(network)
+    replace_all(copied, {name: BareLayer(layer) for name, layer in quant_layers(copied).items()})
+    return copied
