@@ -29,7 +29,9 @@ ModelPath = Annotated[
 ]
 Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
 Scale = Annotated[int, typer.Option(help="How many times larger the output is.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1 … Under torchrun auto and cuda give each process a GPU of its own.")
+]
 ValueRange = Annotated[
     float | None,
     typer.Option(
