@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -35,19 +36,28 @@ def replacing(path: Path) -> Generator[Path]:
 
     If the body raises (Ctrl-C included) the temporary file is removed and whatever stood at
     ``path`` before stays untouched. Temporary files in this folder whose process was killed are removed.
+    The new file has the permissions of the one that it replaces. Where ``path`` is a link, the file that it leads to is
+    replaced, and the link stays. The content is on the disk before the name is given to it, so that a loss of power
+    leaves the old file or the new one.
 
     Raises:
-        OutputError: The folder or the file cannot be written.
+        OutputError: The folder or the file cannot be written, or the disk is full.
     """
     require_writable(path)
-    _remove_abandoned(path.parent)
-    temporary = _temporary(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    _remove_abandoned(target.parent)
+    temporary = _temporary(target)
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the user's umask has it; some writers make files private
+        # As the user's umask has it, or the file before; some writers make files of other permissions.
+        mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
+        temporary.chmod(mode | 0o600)
         yield temporary
+        _keep(temporary)
         temporary.chmod(mode)
-        temporary.replace(path)
+        temporary.replace(target)
+        with suppress(OSError):  # not every file system knows this of a folder
+            _keep(target.parent)
     except OSError as error:
         if error.filename is not None and Path(os.fsdecode(error.filename)) != temporary:
             raise  # the body failed on a file of its own
@@ -56,8 +66,17 @@ def replacing(path: Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _keep(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY if path.is_dir() or os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def require_writable(path: Path) -> None:
-    """Check, before long work starts, that ``path`` can be written; create its folder.
+    """Check, before long work starts, that ``path``, or the file that it links to, can be written; create its folder.
 
     Raises:
         OutputError: ``path`` is a folder, or its folder cannot be created or written.
@@ -65,10 +84,11 @@ def require_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder; give a file name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not _writable_mode(path.parent):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not _writable_mode(target.parent):
             raise PermissionError(13, "the folder is read-only")
-        probe = _temporary(path)
+        probe = _temporary(target)
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name

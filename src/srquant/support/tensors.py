@@ -20,14 +20,18 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file. Tensors that lie in the same memory are written each for itself."""
+    """Write a safetensors file. Tensors that lie in the same memory are written each for itself.
+
+    Raises:
+        OSError: The file cannot be written. (The library's own writer hides it in an error of no kind.)
+    """
     seen: set[int] = set()
     apart: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         address = tensor.untyped_storage().data_ptr()
         apart[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
-    safetensors.torch.save_file(apart, path, metadata)
+    path.write_bytes(safetensors.torch.save(apart, metadata))
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def write_whole(path: Path, form: Format, picture: Banded) -> None:
         picture: What to write.
     """
     image = _image(picture)
-    image.save(path, form.name, **_OPTIONS[form.name], **_told(form, picture.metadata))
+    _save(image, path, form, **_OPTIONS[form.name], **_told(form, picture.metadata))
 
 
 def write_animation(path: Path, pictures: Iterator[Banded], count: int, loop: int) -> None:
@@ -48,7 +49,14 @@ def write_animation(path: Path, pictures: Iterator[Banded], count: int, loop: in
     frames = _Frames(_image(first), pictures, durations, count)
     told = _told(WEBP, first.metadata)
     # The list is read as it grows: a duration is known when its frame comes.
-    frames.save(path, WEBP.name, save_all=True, lossless=True, duration=durations, loop=loop, **told)
+    _save(frames, path, WEBP, save_all=True, lossless=True, duration=durations, loop=loop, **told)
+
+
+def _save(image: Image.Image, path: Path, form: Format, **options: Any) -> None:
+    """Encode in memory, then write: on a full disk the library's own writing of a JPEG ends early without an error."""
+    content = io.BytesIO()
+    image.save(content, form.name, **options)
+    path.write_bytes(content.getbuffer())
 
 
 class _Frames(Image.Image):
