@@ -10,7 +10,7 @@ Layout of the folders:
     PACK/000001.jpg …     photographs as they are, or crops of them as lossless WebP; 55 MiB at most
     ZOO/NAME.safetensors  a finished network, under its published keys
     ZOO/NAME.png, .json   its training curve, drawn and as numbers
-    ZOO/NAME.state        an unfinished run; the same command goes on with it
+    ZOO/NAME.safetensors.state  an unfinished run; the same command goes on with it
 
 A network whose weights are there already is passed over. Try the whole way first, on any machine, with --tiny.
 """
@@ -36,6 +36,7 @@ from srquant.api import describe_device, pick_device
 from srquant.images.reading import list_images, read_picture
 from srquant.learning.photographs import Photographs
 from srquant.learning.settings import TrainingConfig
+from srquant.learning.state import state_of
 from srquant.learning.trainer import Recipe, train
 from srquant.networks import SRNetwork
 from srquant.networks.edsr import EDSR, EDSRConfig
@@ -189,14 +190,13 @@ def _train(name: str, entry: Entry, data: Path, output: Path, device: torch.devi
     require_writable(output)
     photographs = Photographs.of(data, entry.network.scale, entry.training.patch)
     torch.manual_seed(entry.training.seed)
-    state = output.with_suffix(".state")
-    trained = train(entry.kind(entry.network), photographs, entry.training, state, device)
+    trained = train(entry.kind(entry.network), photographs, entry.training, state_of(output), device)
     if not trained.first:
         return
     recipe = Recipe(entry.network, entry.training).to_json()
     save_network(output, trained.network, {"srquant.recipe": recipe, "srquant.device": describe_device(device)})
     write_curve(output, trained.curve)
-    state.unlink(missing_ok=True)
+    trained.state.remove()
     print(f"{'step':>8} {'loss':>9} {'PSNR':>7} {'seconds':>8}")
     for row in trained.curve:
         print(f"{row.step:8d} {row.loss:9.5f} {row.psnr:7.3f} {row.seconds:8.0f}")

@@ -12,7 +12,9 @@ import torch
 from tests.conftest import small_networks, write_png
 from tests.images.test_pairs import make_pair
 
-from srquant.images import read_picture
+from srquant import configure
+from srquant.images import Calibration, read_picture
+from srquant.learning import state as states
 from srquant.model import load
 
 
@@ -214,7 +216,7 @@ def test_no_command_overwrites_what_it_reads(run, network: Path, low_images: Pat
     make_pair(tmp_path / "Set/x4", "1", 4)
     picture = write_png(tmp_path / "p.png", 20, 30)
     high = tmp_path / "Set/x4/HR/1.png"
-    state = tmp_path / "n.state"  # where a run keeps its state
+    state = tmp_path / "n.safetensors.state"  # where a run keeps its state
     state.write_bytes(network.read_bytes())
     before = {path: path.read_bytes() for path in (model, state, picture, high)}
     quantize = ["quantize", model, "--calibration", low_images, "--patches", 2]
@@ -268,7 +270,35 @@ def test_training(run, tmp_path: Path) -> None:
     assert (model.scale, model.network.config.channels) == (2, 8)
     assert len(json.loads(out.with_suffix(".json").read_text())) == 2
     assert read_picture(out.with_suffix(".png")).size[1] > 500
-    assert not out.with_suffix(".state").exists()
+    assert not out.with_suffix(".safetensors.state").exists()
+
+
+def test_only_ones_own_state_is_removed(run, network: Path, low_images: Path, tmp_path: Path) -> None:
+    """An unfinished run of hours, and notes of the user, outlive another command of the same output."""
+    out, notes, state = (tmp_path / f"out.{ending}" for ending in ("safetensors", "state", "safetensors.state"))
+    notes.write_text("my notes")
+    images = Calibration.from_low_resolution(low_images, count=2, size=24)
+    learned = configure("oaptq", settings=["finetuning.epochs=2"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(states, "SAVE_EVERY", 0)
+        learned.quantize(load(network), images, state)
+    kept = state.read_bytes()
+    words = ["quantize", network, "--calibration", low_images, "--patches", 2, "--patch-size", 24, "-o", out]
+    for method in ("minmax", "plq"):
+        code, _, error = run(*words, "--method", method)
+        assert code == 0, error
+        assert (notes.read_text(), state.read_bytes()) == ("my notes", kept)
+    for method in ("srquant", "2dquant"):
+        code, _, error = run(*words, "--method", method)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "holds an unfinished run of oaptq on edsr.pth" in error
+    code, _, error = run(*words, "--method", "oaptq", "--set", "finetuning.epochs=2")
+    assert code == 0, error
+    assert notes.exists() and not state.exists()
+    for content in (b"", b"notes"):
+        state.write_bytes(content)
+        code, _, error = run(*words, "--method", "oaptq")
+        assert (code, error.count("\n"), state.read_bytes()) == (2, 1, content)
 
 
 def test_interruption_leaves_the_previous_result(

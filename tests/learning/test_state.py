@@ -158,3 +158,37 @@ def test_a_state_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert file.due
     file.save(1, 2, {})
     assert not file.due
+
+
+@pytest.mark.parametrize("named", [OWNER.identity, {}, {"start": "3"}])
+def test_ones_own_state_is_removed(kept: Path, named: dict[str, str]) -> None:
+    state(kept, replace(OWNER, identity=named)).remove()
+    assert not kept.exists()
+    state(kept).remove()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "srquant"},
+        {"network": "rdn.pth"},
+        {"work": "training", "method": "", "network": "edsr"},
+        {"identity": {**OWNER.identity, "start": "0"}},
+        {"identity": {"loss": "1"}},
+    ],
+)
+def test_a_state_of_another_run_is_never_removed(kept: Path, other: dict[str, Any]) -> None:
+    state(kept, replace(OWNER, **other)).remove()
+    assert read(kept) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"notes of a user", pickle.dumps([1])])
+def test_a_file_of_somebody_elses_is_never_removed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s").write_bytes(content)
+    state(tmp_path / "s").remove()
+    assert (tmp_path / "s").read_bytes() == content
+
+
+def test_names_of_states_tell_outputs_apart(tmp_path: Path) -> None:
+    names = [states.state_of(tmp_path / name).name for name in ("long.safetensors", "long.json")]
+    assert names == ["long.safetensors.state", "long.json.state"]

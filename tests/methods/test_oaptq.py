@@ -352,17 +352,41 @@ def test_a_state_of_other_pictures_is_refused(tiny: Model, tmp_path: Path, kept:
         method.quantize(tiny, patches, kept)
 
 
-def test_a_state_of_another_start_is_refused(
-    tiny: Model, patches: Calibration, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bound that is observed otherwise, as by a mended way of measuring it."""
+def observed_otherwise(monkeypatch: pytest.MonkeyPatch, factors: dict[str, float]) -> None:
+    """Bounds as they are observed, times these factors."""
     measure = OAPTQ.measure
 
     def other(method: OAPTQ, rows: Tensor) -> dict[str, Tensor]:
-        return {name: value * (1 + 1e-6) for name, value in measure(method, rows).items()}
+        return {name: value * factors.get(name, 1.0) for name, value in measure(method, rows).items()}
 
     monkeypatch.setattr(OAPTQ, "measure", other)
-    with refused("start"):
+
+
+def test_a_state_goes_on_where_last_bits_of_the_start_differ(
+    tiny: Model, patches: Calibration, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do with another number of threads, which take sums in another order."""
+    method = OAPTQ(bits=4, finetuning=SHORT)
+    whole = bounds_of(method.quantize(tiny, patches))
+    observed_otherwise(monkeypatch, dict.fromkeys(("lower", "upper", "breakpoint"), 1 + 1e-6))
+    found = bounds_of(method.quantize(tiny, patches, kept))
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-6)
+
+
+def test_a_state_is_refused_where_threads_tipped_a_choice(
+    tiny: Model, patches: Calibration, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed_otherwise(monkeypatch, {"lower": 0.0})
+    with refused("choice of levels at the start, which another number of threads can tip; give"):
+        OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, kept)
+
+
+def test_a_state_of_another_version_is_refused(
+    tiny: Model, patches: Calibration, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "versions", lambda: {"srquant": "0.0.1"})
+    with refused("version of srquant"):
         OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, kept)
 
 
@@ -381,9 +405,15 @@ def test_a_loss_that_is_not_finite_names_the_layer_and_keeps_the_state(
             quantizer.upper.fill_(float("nan"))
 
     monkeypatch.setattr(PiecewiseLinear, "constrain", broken)
-    with pytest.raises(FinetuningError, match=r"output of body\.0\.body\.2 became NaN .* lower the learning rate"):
+    with pytest.raises(
+        FinetuningError,
+        match=r"output of body\.0\.body\.2 became NaN .* lower the learning rate .* and remove \S+run.state",
+    ):
         OAPTQ(bits=4, finetuning=SHORT).quantize(tiny, patches, state)
     assert json.loads(state.read_bytes().split(b"\n")[0])["step"] == 3
+    state.unlink()  # the advice can be followed
+    monkeypatch.setattr(PiecewiseLinear, "constrain", constrain)
+    OAPTQ(bits=4, finetuning=replace(SHORT, rate=SHORT.rate / 10)).quantize(tiny, patches, state)
 
 
 def test_half_precision_is_close(tiny: Model, patches: Calibration) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.conftest import write_png
 from tests.images.test_pairs import make_pair
 
-from srquant.images import Calibration, calibration, find_pairs
+from srquant.images import Calibration, find_pairs
 from srquant.learning.photographs import Photographs
 from srquant.learning.settings import LearningSettings
-from srquant.support.digests import digest_of_arrays, digest_of_pictures, digest_of_settings, digest_of_tensors
+from srquant.support.digests import digest_of_pictures, digest_of_settings, digest_of_tensors
 from srquant.support.errors import ImageError
 
 
@@ -33,25 +32,12 @@ def test_tensors() -> None:
     assert digest_of_tensors({"w": torch.tensor(1.0, dtype=torch.bfloat16)})
 
 
-def test_arrays_are_told_from_their_parts() -> None:
-    whole = np.arange(12, dtype=np.uint8)
-    assert digest_of_arrays([whole]) == digest_of_arrays([whole.copy()])
-    others = ([whole[:6], whole[6:]], [whole[6:], whole[:6]], [whole[::-1]], [])
-    assert len({digest_of_arrays(arrays) for arrays in ([whole], *others)}) == 5
-
-
 def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"1\.png cannot be read: No such file"):
         digest_of_pictures([tmp_path / "1.png"])
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_changed_picture_of_the_same_name_and_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
-) -> None:
-    """Whether the patches' pixels are compared or, where those are too many, the files."""
-    if not kept:
-        monkeypatch.setattr(calibration, "_KEPT_BYTES", 3 * 20 * 20 * 4 - 1)
+def test_a_changed_picture_of_the_same_name_and_size(tmp_path: Path) -> None:
     for number in range(2):
         write_png(tmp_path / f"{number}.png", 30, 32, number)
 
@@ -61,11 +47,28 @@ def test_a_changed_picture_of_the_same_name_and_size(
     before = digest()
     assert before == digest()
     assert len({before, digest(seed=1), digest(count=3), digest(size=19)}) == 4
+    assert before != Calibration.from_photographs(tmp_path, 1, count=4, size=19).digest()
     write_png(tmp_path / "1.png", 30, 32, 7)
-    changed = digest()
-    assert changed != before
+    assert digest() != before
     write_png(tmp_path / "1.png", 30, 32, 1)
     assert digest() == before
+
+
+def test_patches_are_told_apart_by_the_pictures_they_are_cut_from(tmp_path: Path) -> None:
+    """Of many pictures, only those that patches are cut from are read."""
+    for number in range(6):
+        write_png(tmp_path / f"{number}.png", 30, 32, number)
+    before = [Calibration.from_low_resolution(tmp_path, count=2, size=20, seed=seed).digest() for seed in range(20)]
+    write_png(tmp_path / "3.png", 30, 32, 9)
+    after = [Calibration.from_low_resolution(tmp_path, count=2, size=20, seed=seed).digest() for seed in range(20)]
+    for seed in range(20):
+        patches = Calibration.from_low_resolution(tmp_path, count=2, size=20, seed=seed)
+        last = patches.patch(0), patches.patch(1)
+        write_png(tmp_path / "3.png", 30, 32, 3)
+        first = Calibration.from_low_resolution(tmp_path, count=2, size=20, seed=seed)
+        same = all(torch.equal(first.patch(i), last[i]) for i in range(2))
+        assert (before[seed] == after[seed]) == same
+        write_png(tmp_path / "3.png", 30, 32, 9)
 
 
 def test_photographs_and_pairs(tmp_path: Path) -> None:

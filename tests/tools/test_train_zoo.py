@@ -89,7 +89,7 @@ def test_every_network_of_the_zoo_is_trained_at_tiny_size(
         curve = json.loads(path.with_suffix(".json").read_text())
         assert curve[-1]["step"] >= 4
         assert path.with_suffix(".png").exists()
-        assert not path.with_suffix(".state").exists()
+        assert not path.with_suffix(".safetensors.state").exists()
         assert json.loads(read_metadata(path)["srquant.recipe"])["training"]["minutes"] == 5 * entry.share / 28
     assert sum(entry.share for entry in zoo.ZOO.values()) == 28
     written = capsys.readouterr().out

@@ -20,14 +20,18 @@ from srquant.images.calibration import Calibration
 from srquant.images.evaluation import evaluate
 from srquant.images.pairs import PairFolder
 from srquant.learning.identity import digest_of_network
+from srquant.learning.state import state_of
 from srquant.methods import OAPTQ, PLQ, Method, MinMax
+from srquant.methods.pipeline.unfinished import remove_state
 from srquant.model import Model
 from srquant.model.observing import first_checked
 from srquant.support.digests import digest_of_settings
 from srquant.support.errors import ArgumentError
 from srquant.support.files import replacing
+from srquant.support.locking import locked
 from srquant.support.progress import bar
 from srquant.support.settings import from_json, stored_as, to_json
+from srquant.support.versions import versions
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class BenchmarkRow:
         seconds: Calibration and finetuning, on this machine.
         coverage: Of the multiply-adds, those with quantized operands; the others stayed float.
         scores: PSNR in dB, and SSIM in both dialects, for each data set.
-        identity: Digests of all that decides them; a row of other inputs is measured anew.
+        identity: Digests of all that decides them, which the title does not; a row of other inputs is measured anew.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = stored_as(coverage="share")
@@ -53,6 +57,11 @@ class BenchmarkRow:
     coverage: float
     scores: dict[str, dict[str, float]]
     identity: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def key(self) -> tuple[str, Mapping[str, str]]:
+        """Tells rows of one file apart."""
+        return self.name, self.identity
 
     @property
     def bits(self) -> str:
@@ -129,8 +138,9 @@ def run_benchmark(
     """Quantize a network by several methods and score them all, the float network first.
 
     Rows that ``output`` holds already are not measured again if all that decides them is the same: the weights, the
-    pictures to calibrate and to score on, the configuration, the kind of device and the version of torch. A method
-    that learns goes on where it stopped.
+    pictures to calibrate and to score on, the configuration, the kind of device and the versions of srquant and torch.
+    Rows of other inputs stay in the file, and are not in the table that is returned. A method that learns goes on where
+    it stopped. Several processes may fill one file.
 
     Args:
         model: A float model, on the device to compute on.
@@ -142,32 +152,75 @@ def run_benchmark(
     Raises:
         ArgumentError: ``output`` holds a table of another network or calibration.
     """
-    done = _read(output, model.source, calibration.describe(), [folder.name for folder in folders])
+    table = _Table(output, model.source, calibration.describe(), [folder.name for folder in folders])
+    table.read()
     inputs = _identify(model, calibration, folders)
-    done = [row for row in done if row.identity.items() >= inputs.items()]
-    rows: list[BenchmarkRow] = []
     with bar("Methods", len(methods) + 1) as shown:
         for name, method in {"float": None, **methods}.items():
             settings = {} if method is None else cast(dict[str, Any], json.loads(json.dumps(to_json(method))))
             identity = {**inputs, "configuration": digest_of_settings("" if method is None else method.name, settings)}
-            row = next((row for row in done if (row.name, row.identity) == (name, identity)), None)
+            state = state_of(output.with_name(f"{output.name}.{digest_of_settings(identity)[:8]}"))
+            row = next((row for row in table.read() if row.identity == identity), None)
             if row is None:
-                row = _measure(name, method, settings, model, calibration, folders, output.with_suffix(".state"))
-                row = replace(row, identity=identity)
-            rows.append(row)
-            others = [old for old in done if old.name not in {new.name for new in rows}]
-            table = Benchmark(model.source, calibration.describe(), (*rows, *others))
-            with replacing(output) as temporary:
-                temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")
+                row = replace(_measure(method, settings, model, calibration, folders, state), identity=identity)
+            row = replace(row, name=name)
+            table.add(row)
+            if method is not None:
+                remove_state(state, method, model)
             first = next(iter(row.scores))
             shown.note(f"{name}: {row.scores[first]['psnr']:.2f} dB on {first}, {row.seconds:.0f} s")
             shown.advance()
-    return Benchmark(model.source, calibration.describe(), tuple(rows))
+    return Benchmark(model.source, calibration.describe(), tuple(table.own))
+
+
+class _Table:
+    """The file of a benchmark, which other processes may fill too.
+
+    Args:
+        path: Of the file.
+        network: What it must be of.
+        calibration: On which patches.
+        sets: Names of the data sets in every row.
+    """
+
+    def __init__(self, path: Path, network: str, calibration: str, sets: Sequence[str]) -> None:
+        self._path, self._network, self._calibration, self._sets = path, network, calibration, list(sets)
+        self.own: list[BenchmarkRow] = []
+        """Rows of this process, in its order."""
+
+    def read(self) -> list[BenchmarkRow]:
+        """All rows in the file.
+
+        Raises:
+            ArgumentError: It is no table, or one of something else.
+        """
+        if not self._path.exists():
+            return []
+        try:
+            found = from_json(Benchmark, self._path.read_bytes())
+        except ArgumentError as error:
+            raise ArgumentError(f"{self._path} is there and is no table of this command; give another name") from error
+        same = (found.network, found.calibration) == (self._network, self._calibration)
+        if not same or any(list(row.scores) != self._sets for row in found.rows):
+            raise ArgumentError(
+                f"{self._path} holds a table of another network, calibration or data; give another name, or remove it"
+            )
+        return list(found.rows)
+
+    def add(self, row: BenchmarkRow) -> None:
+        """Write a row of this process: its rows come first, those of others stay."""
+        self.own.append(row)
+        with locked(self._path.parent):
+            others = [old for old in self.read() if all(old.key != new.key for new in self.own)]
+            table = Benchmark(self._network, self._calibration, (*self.own, *others))
+            with replacing(self._path) as temporary:
+                temporary.write_text(json.dumps(to_json(table), indent=1) + "\n")
 
 
 def _identify(model: Model, calibration: Calibration, folders: Sequence[PairFolder]) -> dict[str, str]:
     """Digests of all that decides the rows, but for what is done in each."""
     return {
+        "srquant": versions()["srquant"],
         "torch": torch.__version__,
         "device": model.device.type,
         "network": digest_of_network(model.network),
@@ -177,7 +230,6 @@ def _identify(model: Model, calibration: Calibration, folders: Sequence[PairFold
 
 
 def _measure(
-    name: str,
     method: Method | None,
     settings: dict[str, Any],
     model: Model,
@@ -191,21 +243,5 @@ def _measure(
     upscaler = first_checked(model.network, model) if method is None else quantized
     scores = evaluate(upscaler, folders, model.scale)
     table = {row.name: {"psnr": row.psnr, "ssim": row.ssim, "ssim_adabm": row.ssim_adabm} for row in scores}
-    state.unlink(missing_ok=True)
     coverage = quantized.record.coverage if quantized.record is not None else 0.0
-    return BenchmarkRow(name, "" if method is None else method.name, settings, seconds, coverage, table)
-
-
-def _read(path: Path, network: str, calibration: str, sets: list[str]) -> list[BenchmarkRow]:
-    if not path.exists():
-        return []
-    try:
-        found = from_json(Benchmark, path.read_bytes())
-    except ArgumentError as error:
-        raise ArgumentError(f"{path} is there and is no table of this command; give another name") from error
-    same = (found.network, found.calibration) == (network, calibration)
-    if not same or any(list(row.scores) != sets for row in found.rows):
-        raise ArgumentError(
-            f"{path} holds a table of another network, calibration or data; give another name, or remove it"
-        )
-    return list(found.rows)
+    return BenchmarkRow("", "" if method is None else method.name, settings, seconds, coverage, table)

@@ -51,12 +51,14 @@ def quantize(
     """
     from srquant import quantize as run
     from srquant.cli.tables import print_coverage, print_file
+    from srquant.learning.state import state_of
+    from srquant.methods.pipeline.unfinished import remove_state
     from srquant.support.processes import Processes
 
     first = Processes.here().first
     configuration = common.configure(method, network.method_settings, layer)
-    require_output(output, "models", (".safetensors", ".state"), network.network, *calibration.folders)
-    state = output.with_suffix(".state")
+    require_output(output, "models", (".safetensors", ".safetensors.state"), network.network, *calibration.folders)
+    state = state_of(output)
     model = network.load()
     images = calibration.open(model.scale)
     if first:
@@ -65,5 +67,5 @@ def quantize(
     if first:
         print_coverage(quantized)
         quantized.save(output)
-        state.unlink(missing_ok=True)
+        remove_state(state, configuration, model)
         print_file(output, quantized)

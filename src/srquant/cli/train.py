@@ -46,6 +46,7 @@ def train(
     from srquant.api import describe_device, pick_device
     from srquant.learning.photographs import Photographs
     from srquant.learning.settings import TrainingConfig
+    from srquant.learning.state import state_of
     from srquant.learning.trainer import Recipe
     from srquant.learning.trainer import train as run
     from srquant.networks import network_named
@@ -62,16 +63,15 @@ def train(
         set_ or (),
         {name: value for name, value in options.items() if value is not None},
     )
-    require_output(output, "weights", (".safetensors", ".state", ".png", ".json"), data, below=True)
+    require_output(output, "weights", (".safetensors", ".safetensors.state", ".png", ".json"), data, below=True)
     photographs = Photographs.of(data, recipe.network.scale, recipe.training.patch)
     torch.manual_seed(recipe.training.seed)
-    state = output.with_suffix(".state")
     computing = pick_device(device)
-    trained = run(kind(recipe.network), photographs, recipe.training, state, computing)
+    trained = run(kind(recipe.network), photographs, recipe.training, state_of(output), computing)
     if trained.first:
         save_network(
             output, trained.network, {"srquant.recipe": recipe.to_json(), "srquant.device": describe_device(computing)}
         )
         write_curve(output, trained.curve)
-        state.unlink(missing_ok=True)
+        trained.state.remove()
         print(f"wrote {output}, its curve {output.with_suffix('.png').name} and {output.with_suffix('.json').name}")

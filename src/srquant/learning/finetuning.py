@@ -6,7 +6,7 @@ order. A method says what is learned in which epoch (stages) and how outputs are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 from srquant.images.calibration import Calibration
 from srquant.learning.comparison import Comparison, NotFiniteError
 from srquant.learning.draws import Draws
-from srquant.learning.identity import digest_of_network, digest_of_start
+from srquant.learning.identity import digest_of_layout, digest_of_network
 from srquant.learning.losses import Loss
 from srquant.learning.schedule import cosine, exponential
 from srquant.learning.settings import LearningSettings
@@ -28,9 +28,11 @@ from srquant.networks.base import SRNetwork
 from srquant.quantizers import Quantizer
 from srquant.support.digests import digest_of_settings
 from srquant.support.errors import FinetuningError
+from srquant.support.files import require_writable
 from srquant.support.processes import Processes, processes
 from srquant.support.progress import bar
 from srquant.support.tensors import modules_of
+from srquant.support.versions import versions
 
 _WORSE = 1.25
 """How many times as far as before a network may be from its teacher: a short run can end a little further."""
@@ -54,6 +56,15 @@ class Unfinished:
     method: str
     network: str
     settings: dict[str, Any]
+
+    def owner(self, identity: Mapping[str, str]) -> Owner:
+        """Whose the state is: this method's with these settings, and of what else decides the result."""
+        configuration = {"configuration of the method": digest_of_settings(self.settings)}
+        return Owner("finetuning", self.method, self.network, {**configuration, **identity})
+
+    def remove(self) -> None:
+        """Remove the file when the result is safe, if it is this run's."""
+        StateFile(self.path, self.owner({}), FinetuningError).remove()
 
 
 def finetune(
@@ -83,8 +94,9 @@ def finetune(
         A row for each epoch.
 
     Raises:
-        FinetuningError: The loss is not finite (the layer is named, the last good state kept), learning
-            diverged, or the state belongs to another run.
+        FinetuningError: The loss is not finite (the layer is named), learning diverged, or the state belongs to another
+            run.
+        OutputError: The state cannot be written.
     """
     student.requires_grad_(False)
     with processes(next(teacher.parameters()).device) as group:
@@ -93,15 +105,16 @@ def finetune(
         file = None
         if unfinished is not None:
             identity = {
-                "configuration of the method": digest_of_settings(unfinished.settings),
                 "kind of device": next(teacher.parameters()).device.type,
                 "float network": digest_of_network(teacher),
                 "set of calibration patches": patches.digest(),
-                "start": digest_of_start(student, stages),
-                "loss": digest_of_settings(repr(loss)),
+                "version of srquant": versions()["srquant"],
+                "choice of levels at the start, which another number of threads can tip": digest_of_layout(
+                    student, stages
+                ),
             }
-            owner = Owner("finetuning", unfinished.method, unfinished.network, identity)
-            file = StateFile(unfinished.path, owner, FinetuningError)
+            require_writable(unfinished.path)
+            file = StateFile(unfinished.path, unfinished.owner(identity), FinetuningError)
         run = _Run(comparison, Draws(len(patches), settings), stages, settings, file, group)
         run.resume()
         with bar("Finetuning", run.draws.total, run.step) as shown:
@@ -173,10 +186,10 @@ class _Run:
             return self.comparison.gradients(learned, self.draws(self.step))
         except NotFiniteError as where:
             path = None if self.file is None else self.file.path
-            kept = f"; the last good state is in {path}" if path is not None and path.exists() else ""
+            started = f" and remove {path}, which goes on at this rate only" if path and path.exists() else ""
             raise FinetuningError(
                 f"{where} became NaN or infinite in epoch {self.step // self.draws.batches + 1}; lower the learning "
-                f"rate ({self.settings.rate:g}){kept}"
+                f"rate ({self.settings.rate:g}){started}"
             ) from None
 
     def _rate(self) -> float:
@@ -194,7 +207,7 @@ class _Run:
         if finite and after <= max(_WORSE * before, _LOST):
             return
         if self.file is not None and self.group.first:
-            self.file.path.unlink(missing_ok=True)  # it would end here again
+            self.file.remove()  # it would end here again
         where = f"its images' distance from the float network's went from {before:.2g} to {after:.2g} of their contrast"
         raise FinetuningError(
             f"learning diverged: {where if finite else 'bounds became NaN or infinite'}; lower the learning rate "

@@ -11,6 +11,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +79,11 @@ class _Header(Checked):
     @property
     def owner(self) -> Owner:
         return Owner(self.work, self.method, self.network, self.identity)
+
+
+def state_of(output: Path) -> Path:
+    """Where the unfinished run of an output is kept: ``net.safetensors.state`` for ``net.safetensors``."""
+    return output.with_name(f"{output.name}.state")
 
 
 class StateFile:
@@ -159,6 +165,20 @@ class StateFile:
         except Exception as reason:
             # The reader raises whatever Python raises on what it does not know.
             raise self._damaged() from reason
+
+    def remove(self) -> None:
+        """Remove the state of a run that ended, its result being safe.
+
+        Anything else of that name is left alone: it is removed if it is the owner's by title, and by as much of the
+        identity as the owner names.
+        """
+        with suppress(self._error, OSError):  # not there, or no state
+            with self.path.open("rb") as file:
+                found = self._read_header(file.readline(_LONGEST_LINE)).owner
+            own = self._owner
+            titles = (found.work, found.title), (own.work, own.title)
+            if titles[0] == titles[1] and found.identity.items() >= own.identity.items():
+                self.path.unlink()
 
     def _read_header(self, line: bytes) -> _Header:
         if not line.startswith(_FIRST):

@@ -28,6 +28,7 @@ from srquant.support.files import require_writable
 from srquant.support.processes import Processes, processes
 from srquant.support.progress import Bar, bar
 from srquant.support.settings import to_json
+from srquant.support.versions import versions
 
 _LAST_RATE = 0.01
 """Learning rate at the end, as a part of that at the start."""
@@ -64,6 +65,8 @@ class Trained:
     curve: list[CurveRow]
     first: bool
     """Whether this is the process, of several, that shall write the result."""
+    state: StateFile
+    """To be removed when the result is safe."""
 
 
 def train(
@@ -78,12 +81,11 @@ def train(
         network: What to train; it is changed, and returned with the averaged weights.
         photographs: Training images; some are held out for validation.
         config: How to train.
-        state_path: Where the state for resuming is kept; removed by the caller when the result is safe.
+        state_path: Where the state for resuming is kept.
         device: Where to train.
 
     Raises:
-        TrainingError: The loss stopped being finite (the last good state is kept), or the state on disk belongs to
-            another run.
+        TrainingError: The loss stopped being finite, or the state on disk belongs to another run.
         ArgumentError: The batch cannot be divided equally among the processes.
     """
     with processes(device) as group:
@@ -94,6 +96,7 @@ def train(
             "configuration of the training": digest_of_settings(config),
             "kind of device": device.type,
             "set of photographs": photographs.digest(),
+            "version of srquant": versions()["srquant"],
             "start": digest_of_network(network),
         }
         file = StateFile(state_path, Owner("training", "", network.name, identity), TrainingError)
@@ -101,7 +104,7 @@ def train(
         run = _Run(weights, photographs, config, file, group)
         run.resume()
         run.go()
-        return Trained(weights.finished(), run.curve, group.first)
+        return Trained(weights.finished(), run.curve, group.first, file)
 
 
 class _Clock:
@@ -191,10 +194,10 @@ class _Run:
     def _require_finite(self) -> None:
         if not bool(self.loss.isfinite()):
             path = self.file.path
-            kept = f"the last good state is in {path}; " if path.exists() else ""
+            started = f" and remove {path}, which goes on at this rate only" if path.exists() else ""
             raise TrainingError(
-                f"the loss became NaN or infinite before step {self.step}; {kept}lower the learning rate "
-                f"({self.config.learning_rate:g})"
+                f"the loss became NaN or infinite before step {self.step}; lower the learning rate "
+                f"({self.config.learning_rate:g}){started}"
             )
 
     def _save(self) -> None:

@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from srquant.support.errors import ImageError
@@ -28,15 +26,6 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def digest_of_arrays(arrays: Iterable[NDArray[np.uint8]]) -> str:
-    """Of shapes and values, read one after the other."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

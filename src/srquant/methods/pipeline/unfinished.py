@@ -1,4 +1,4 @@
-"""Where a method that learns keeps its run until it ends."""
+"""Where a method that learns keeps its run until the result is safe."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def unfinished(path: Path | str | None, method: Method, learning: LearningSettin
         return None
     settings = to_json(method) | {"finetuning": to_json(learning.deciding())}
     return Unfinished(Path(path), method.name, model.source, settings)
+
+
+def remove_state(path: Path, method: Method, model: Model) -> None:
+    """Remove the state of a run whose result is safe. Any other file of that name is left alone.
+
+    Args:
+        path: Of the file, if there is one.
+        method: Whose run it was; one that does not learn has none.
+        model: The float model.
+    """
+    learning = getattr(method, "finetuning", None)
+    run = unfinished(path, method, learning, model) if isinstance(learning, LearningSettings) else None
+    if run is not None:
+        run.remove()
