@@ -12,7 +12,7 @@ from srquant.learning.feature_distance import normalised_distance
 from srquant.quantizers.numerics import rounding
 from srquant.support import compiled
 
-pytest.importorskip("numba")
+kernels = pytest.importorskip("srquant.quantizers.numerics.kernels", exc_type=ImportError)
 
 GRIDS = {
     "one segment": ((15,), [-1.5, 3.1]),
@@ -57,7 +57,7 @@ def test_large_tensors_take_the_compiled_way():
 def test_values_agree_to_the_bit(monkeypatch, grid, dtype, threads):
     intervals, knots = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.quantizers.numerics.kernels._ENOUGH", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._PART", 1 << 13)
     x = values(dtype)
     x[0, 0, 0, 6] = torch.nan
     fast, plain = both(monkeypatch, lambda: rounding.quantize(x, torch.tensor(knots), intervals))
@@ -81,7 +81,7 @@ def test_levels_are_found_from_whatever_the_upper_bits_are(monkeypatch, grid, lo
 def test_gradients_agree(monkeypatch, grid, dtype, threads):
     intervals, numbers = GRIDS[grid]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("srquant.quantizers.numerics.kernels._ENOUGH", 1 << 13)
+    monkeypatch.setattr("srquant.quantizers.numerics.kernels._PART", 1 << 13)
     slope = values(dtype).flip(0).clamp(-9, 9)
 
     def run() -> tuple[Tensor, Tensor]:
@@ -168,3 +168,39 @@ def test_without_a_folder_to_compile_into_the_plain_way_is_taken(monkeypatch):
         assert compiled.compiled(values(torch.float32), KERNELS) is None
     finally:
         compiled._load.cache_clear()
+
+
+def test_another_number_of_threads_gives_the_same_bits(monkeypatch):
+    """Sums of values, of gradients of each kind of grid, and of distances; with more parts than threads and fewer."""
+    x = torch.randn(3, 8, 190, 191, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
+    assert x.numel() > 3 * kernels._PART
+    slopes = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+
+    def found() -> list[Tensor]:
+        results: list[Tensor] = []
+        for intervals, knots in GRIDS.values():
+            values, bounds = x.clone().requires_grad_(), torch.tensor(knots, requires_grad=True)
+            made = rounding.quantize(values, bounds, intervals)
+            made.backward(slopes)
+            results += [made.detach(), values.grad, bounds.grad]
+        student = x.clone().requires_grad_()
+        distance = normalised_distance(student, x + 0.1 * slopes)
+        distance.sum().backward()
+        return [*results, distance.detach(), student.grad]
+
+    calls = set()
+    pool = kernels._pool
+
+    def counted(threads):
+        calls.add(threads)
+        return pool(threads)
+
+    monkeypatch.setattr(kernels, "_pool", counted)
+    alone = found()
+    for threads in (4, 6, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for one, other in zip(alone, found(), strict=True):
+            assert torch.equal(one, other), threads
+    assert calls >= {2, 3}

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 _BLOCK = 4096
 """Values that are summed in float32; sums of blocks are summed in float64."""
-_ENOUGH = 1 << 18
-"""Values that are worth a thread of their own."""
+_PART = 64 * _BLOCK
+"""Values of a part of the work: worth a thread's while."""
 _HALVES = 1 << 16
 """Upper halves of float32 numbers."""
 _ORDER = np.concatenate((np.arange(_HALVES // 2, _HALVES), np.arange(_HALVES // 2)[::-1]))
@@ -94,12 +94,12 @@ def piecewise_gradients(x: Values, slope: Values, made: Values, knots: Values, l
 def share_out(work: Callable[[slice], Any], count: int) -> list[Any]:
     """Do the parts of a work in half as many threads as PyTorch uses; results in order.
 
+    Parts have one size, whatever the number of threads, so that sums over them have the same terms in the same order.
     PyTorch's own threads go on spinning for a while after each of its operations.
     """
-    threads = max(1, min(torch.get_num_threads() // 2, count // _ENOUGH))
-    size = -(-count // threads // _BLOCK) * _BLOCK
-    parts = [slice(start, start + size) for start in range(0, count, size)]
-    return [work(part) for part in parts] if len(parts) == 1 else list(_pool(threads).map(work, parts))
+    parts = [slice(start, start + _PART) for start in range(0, count, _PART)]
+    threads = min(torch.get_num_threads() // 2, len(parts))
+    return [work(part) for part in parts] if threads < 2 else list(_pool(threads).map(work, parts))
 
 
 @cache
