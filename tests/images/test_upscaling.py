@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from srquant.images import Calibration, Layout, Picture, read_picture, upscaling
 from srquant.images.bicubic import resize
 from srquant.images.evaluation import enlarge
 from srquant.images.tiling import Tiling
-from srquant.images.upscaling import upscale_file
+from srquant.images.upscaling import upscale_file, upscale_tree
 from srquant.methods import PLQ
 from srquant.model import Model
 from srquant.support.errors import ArgumentError, ImageError, LossWarning, OutputError
@@ -298,7 +299,7 @@ import numpy as np, torch
 from pathlib import Path
 from srquant.images import Layout, Picture, write_picture
 from srquant.images.tiling import Tiling
-from srquant.images.upscaling import upscale_file
+from srquant.images.upscaling import upscale_file, upscale_tree
 folder, width, height = Path(sys.argv[1]), *map(int, sys.argv[2:])
 row = np.arange(width * 3, dtype=np.uint32) // 7 % 256
 pixels = np.broadcast_to(row.astype(np.uint8).reshape(1, width, 3), (height, width, 3))
@@ -322,3 +323,51 @@ print(before, peak())
         assert read_size(tmp_path / "out.png") == (4 * height, 4 * width)
     finally:
         Image.MAX_IMAGE_PIXELS = kept
+
+
+@pytest.mark.parametrize("room", [1, 1 << 30])
+def test_large_pictures_of_a_folder_are_in_work_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """And small ones together: tiles of two pictures then take turns."""
+    (tmp_path / "in").mkdir()
+    for level in range(6):
+        Image.new("RGB", (16, 480), (40 * level,) * 3).save(tmp_path / f"in/{level}.png")
+    monkeypatch.setattr(upscaling, "_IN_FLIGHT", room)
+    order: list[int] = []
+
+    def noting(images: torch.Tensor) -> torch.Tensor:
+        order.append(round(float(images.mean()) * 255) // 40)
+        time.sleep(0.002)
+        return nearest(images)
+
+    done = upscale_tree(noting, tmp_path / "in", tmp_path / "out", 2, Tiling(16, 2))
+    assert len(done.written) == 6
+    changes = sum(one != other for one, other in itertools.pairwise(order))
+    assert (changes == 5) == (room == 1)
+    for level in range(6):
+        assert (read_picture(tmp_path / f"out/{level}.png").pixels == 40 * level).all()
+
+
+def peak_of(*words: object) -> int:
+    """KiB of memory that a command takes."""
+    script = """
+import sys
+from srquant.cli.main import main
+try:
+    main()
+finally:
+    print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, *map(str, words)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def test_a_folder_needs_little_more_memory_than_one_of_its_pictures(edsr: Model, tmp_path: Path) -> None:
+    torch.save(edsr.network.state_dict(), tmp_path / "edsr.pth")
+    for number in range(4):
+        write_png(tmp_path / f"in/{number}.png", 700, 700, number)
+    upscale_one = "upscale", tmp_path / "edsr.pth", tmp_path / "in/0.png", "-o", tmp_path / "0.png"
+    one, all_ = peak_of(*upscale_one), peak_of(*upscale_one[:2], tmp_path / "in", "-o", tmp_path / "out")
+    assert all_ < 1.3 * one

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
-
-from torch import Tensor
+from threading import Condition, Lock
 
 from srquant.images.bands import Banded
 from srquant.images.enlarging import Upscaler, enlarge_bands
 from srquant.images.formats.opened import PictureFile
 from srquant.images.formats.table import holders, named
+from srquant.images.picture import Pixels
 from srquant.images.reading import list_images, open_picture
 from srquant.images.tiling import Tiling
 from srquant.images.writing import check_output, several_fit, write_pictures
@@ -26,6 +27,10 @@ from srquant.support.progress import Bar, bar
 
 _AT_ONCE = 3
 """Pictures in work: one is read, one enlarged, one written."""
+_IN_FLIGHT = 192 << 20
+"""Bytes that enlarged pictures in work together may take; a larger one is in work alone."""
+_BYTES = 12
+"""For a pixel of an enlarged picture: as an array, as the encoder's copy, and encoded."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def upscale_file(upscaler: Upscaler, source: Path, target: Path, scale: int, til
     with open_picture(source) as file:
         total = file.count * tiling.count(*file.size)
         with bar(f"Enlarging {source.name}", total) as shown:
-            _enlarge_to(upscaler, file, target, scale, tiling, losses, shown)
+            _enlarge_to(upscaler, file, target, scale, tiling, losses, shown=shown)
     losses.warn()
 
 
@@ -81,7 +86,8 @@ def upscale_tree(
     """Enlarge all pictures of a folder and the folders in it; the hierarchy is kept. A bad picture stops no other.
 
     While one picture is enlarged the next is read and the one before is written: decoding and encoding take as long as
-    a fast network does. The upscaler itself is called by one thread at a time.
+    a fast network does. All that is computed is computed by one thread, and pictures are in work together only as far
+    as they are small: so a folder needs little more memory than its largest picture.
 
     Args:
         upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
@@ -110,11 +116,7 @@ def upscale_tree(
     written: list[Path] = []
     skipped: list[Path] = []
     failed: list[tuple[Path, str]] = []
-    losses, computing = _Losses(), Lock()
-
-    def alone(images: Tensor) -> Tensor:
-        with computing:
-            return upscaler(images)
+    losses, room, computing = _Losses(), _Room(_IN_FLIGHT), ThreadPoolExecutor(1)
 
     def one(path: Path) -> None:
         output = outputs[path]
@@ -126,8 +128,8 @@ def upscale_tree(
                 return
             require_apart(output, *sources.get(output.name, ()))
             require_writable(output)
-            with open_picture(path) as file:
-                _enlarge_to(alone, file, output, scale, tiling, losses, None)
+            with open_picture(path) as file, room.taken(_BYTES * scale**2 * math.prod(file.size)):
+                _enlarge_to(upscaler, file, output, scale, tiling, losses, computing=computing)
             written.append(output)
         except SrquantError as error:
             failed.append((path, str(error)))
@@ -139,6 +141,7 @@ def upscale_tree(
                 shown.advance(1, path.name)
         finally:
             workers.shutdown(cancel_futures=True)
+            computing.shutdown()
     losses.warn()
     return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
 
@@ -151,6 +154,38 @@ def _outputs(paths: list[Path], source: Path, target: Path, form: str) -> dict[P
         path: output if counts[output] == 1 or output.name == path.name else output.with_name(path.name + output.suffix)
         for path, output in plain.items()
     }
+
+
+def _made_by(computing: Executor, bands: Iterator[Pixels], height: int) -> Iterator[Pixels]:
+    """The same bands, of so many rows together, each computed by one executor: what it takes is then in memory once."""
+    while height > 0:
+        band = computing.submit(next, bands).result()
+        height -= len(band)
+        yield band
+
+
+class _Room:
+    """What several threads may take together; who wants more than there is waits until all of it is free.
+
+    Args:
+        size: In bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._used, self._changed = size, 0, Condition()
+
+    @contextmanager
+    def taken(self, wanted: int) -> Generator[None]:
+        wanted = min(wanted, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + wanted <= self._size)
+            self._used += wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= wanted
+                self._changed.notify_all()
 
 
 @dataclass
@@ -178,7 +213,9 @@ def _enlarge_to(
     scale: int,
     tiling: Tiling,
     losses: _Losses,
-    shown: Bar | None,
+    *,
+    shown: Bar | None = None,
+    computing: Executor | None = None,
 ) -> None:
     count = file.count if several_fit(target, file.kind) else 1
     if count < file.count:
@@ -194,7 +231,8 @@ def _enlarge_to(
             if layout.depth < picture.layout.depth:
                 losses.add(file.path, f"{target.suffix} holds {layout.depth} bits a channel of {picture.layout.depth}")
             bands = enlarge_bands(upscaler, picture, layout, scale, tiling, shown)
-            yield Banded(height, width, layout, bands, picture.metadata, picture.duration)
+            made = bands if computing is None else _made_by(computing, bands, height)
+            yield Banded(height, width, layout, made, picture.metadata, picture.duration)
 
     with memory_errors(f"give a smaller tile than {tiling.tile}"):
         lost = write_pictures(target, enlarged(), count, file.loop)

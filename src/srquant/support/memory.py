@@ -11,7 +11,7 @@ import torch
 
 from srquant.support.errors import MemoryLimitError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1
 
 
@@ -19,8 +19,9 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next tensor instead of giving it back to the system.
 
     Every large tensor otherwise costs a page fault per 4 KiB when it is first written, which takes longer than the
-    arithmetic of an element-wise operation. It is a setting of the whole process, so only the command line makes it.
-    On C libraries other than glibc it does nothing.
+    arithmetic of an element-wise operation. All threads share what is kept; else each would keep as much for itself.
+    It is a setting of the whole process, so only the command line makes it. On C libraries other than glibc it does
+    nothing.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -30,6 +31,7 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _NEVER)
     mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager
