@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.conftest import run_in_two_processes, write_png
 
 from srquant.images.metrics import psnr
@@ -16,7 +17,7 @@ from srquant.learning import trainer
 from srquant.learning.photographs import Photographs
 from srquant.learning.settings import TrainingConfig
 from srquant.learning.state import StateFile
-from srquant.learning.trainer import Trained, train
+from srquant.learning.trainer import Trained, train, validation_psnr
 from srquant.learning.weights import Weights
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
@@ -222,26 +223,74 @@ def test_the_batch_must_be_shared_equally(photos: Path, tmp_path: Path, monkeypa
         run(photos, tmp_path / "s")
 
 
-def test_two_processes_give_the_result_of_one(run, photos: Path, tmp_path: Path) -> None:
-    words = ["train", "EDSR", "--data", photos, "--scale", 2, "--steps", 6]
+@pytest.mark.parametrize("kind", ["EDSR", "SRResNet"])
+def test_two_processes_give_the_result_of_one(run, photos: Path, tmp_path: Path, kind: str) -> None:
+    """Also where batches are normalised: by the whole batch, not by the half of each process."""
+    words = ["train", kind, "--data", photos, "--scale", 2, "--steps", 6]
     for pair in (
         "network.channels=8",
         "network.blocks=1",
-        "network.value_range=1",
         "training.batch=4",
         "training.patch=16",
         "training.validation=1",
         "training.validation_every=3",
         "training.learning_rate=0.001",
         "training.warmup=2",
+        "training.average=0.5",
     ):
         words += ["--set", pair]
     run(*words, "-o", tmp_path / "one.safetensors")
     run_in_two_processes(*words, "-o", tmp_path / "two.safetensors")
-    from safetensors.torch import load_file
-
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(two[key], value, atol=1e-5, rtol=1e-4, msg=key)
+    curves = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two")]
+    for ours, theirs in zip(*curves, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5)
+        assert theirs["psnr"] == pytest.approx(ours["psnr"], rel=1e-5)
     assert (tmp_path / "two.png").exists()
     assert not (tmp_path / "two.safetensors.state").exists()
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_what_is_kept_is_the_moving_average(photos: Path, tmp_path: Path, average: float) -> None:
+    """Kept and validated; 0 keeps the weights of the last step."""
+    config = replace(CONFIG, average=average, steps=5, validation_every=5)
+    seen: list[dict[str, torch.Tensor]] = []
+    learn = Weights.learn
+
+    def noted(self, low, high, rate, step):
+        loss = learn(self, low, high, rate, step)
+        seen.append({key: value.clone() for key, value in self.network.state_dict().items()})
+        return loss
+
+    torch.manual_seed(0)
+    network = EDSR(EDSRConfig(scale=2, channels=8, blocks=1, value_range=1.0))
+    expected = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Weights, "learn", noted)
+        trained = run(photos, tmp_path / "s", config)
+    for step, weights_ in enumerate(seen):
+        kept = min(average, (1 + step) / (10 + step))
+        expected = {key: kept * value + (1 - kept) * weights_[key] for key, value in expected.items()}
+    for key, value in weights(trained).items():
+        torch.testing.assert_close(value, expected[key])
+    last = Photographs.of(photos, 2, config.patch).split(config.validation)[1]
+    assert trained.curve[-1].psnr == validation_psnr(trained.network, last)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("steps=0", "batch=0", "patch=0", "validation=0", "validation_every=0", "save_every=0"),
+        *("learning_rate=-1", "learning_rate=0", "average=2", "average=1", "warmup=-5", "minutes=0", "beta2=1"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_read(run, tmp_path: Path, setting: str) -> None:
+    """The folder of photographs does not even exist."""
+    words = ["train", "EDSR", "--data", tmp_path / "none", "-o", tmp_path / "n.safetensors"]
+    code, _, error = run(*words, "--set", f"training.{setting}")
+    assert (code, error.count("\n"), error[:7]) == (2, 1, "error: "), error
+    assert setting.split("=", maxsplit=1)[0] in error and "none" not in error
+    assert not list(tmp_path.iterdir())

@@ -74,8 +74,8 @@ def train(
 ) -> Trained:
     """Train a network from its present weights, or go on where an interrupted run of the same configuration stopped.
 
-    Under ``torchrun`` every process works on its part of each batch; the result is that of one process up to the order
-    of floating-point sums.
+    Under ``torchrun`` every process works on its part of each batch, and batch normalisations see all of it; the result
+    is that of one process up to the order of floating-point sums.
 
     Args:
         network: What to train; it is changed, and returned with the averaged weights.
@@ -164,7 +164,9 @@ class _Run:
         title = f"Training {self.weights.network.name}"
         with bar(title, config.steps, self.step) as shown, ahead(make, left) as batches:
             for low, high in batches:
-                self.loss += self.weights.learn(low, high, self._rate(progress), self.step)
+                loss = self.weights.learn(low, high, self._rate(progress), self.step)
+                self.group.sum([loss])
+                self.loss += loss / self.group.count
                 self.step += 1
                 shown.advance()
                 progress = self.clock.progress(self.step)

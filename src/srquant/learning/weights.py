@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.learning.settings import TrainingConfig
+from srquant.learning.shared_norms import own_norms, share_norms
 from srquant.networks.base import SRNetwork
 from srquant.support.processes import Processes
 from srquant.support.tensors import autocast, channels_last
@@ -28,6 +29,8 @@ class Weights:
     def __init__(self, network: SRNetwork, config: TrainingConfig, device: torch.device, group: Processes) -> None:
         self.network = channels_last(network.to(device)).train()
         self._config, self._device = config, device
+        if group.count > 1:
+            share_norms(self.network)
         self._average = {key: value.clone() for key, value in network.state_dict().items()}
         self._forward: nn.Module = (
             nn.parallel.DistributedDataParallel(self.network) if group.count > 1 else self.network
@@ -45,7 +48,7 @@ class Weights:
             step: Number of the step, the first being 0.
 
         Returns:
-            The loss before it.
+            The loss before it, of the part of the batch that is this process's.
         """
         for group in self._adam.param_groups:
             group["lr"] = rate
@@ -68,13 +71,15 @@ class Weights:
     def averaged(self) -> Generator[SRNetwork]:
         """The network with the averaged weights, in evaluation mode, for a while."""
         kept = {key: value.clone() for key, value in self.network.state_dict().items()}
-        yield self.finished()
+        self.network.load_state_dict(self._average)
+        yield self.network.eval()
         self.network.load_state_dict(kept)
         self.network.train()
 
     def finished(self) -> SRNetwork:
         """The network with the averaged weights, in evaluation mode; nothing is learned any more."""
         self.network.load_state_dict(self._average)
+        own_norms(self.network)
         return self.network.eval()
 
     def to_state(self) -> dict[str, Any]:
