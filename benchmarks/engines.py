@@ -29,7 +29,7 @@ from srquant.engines.exported import Exported
 from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
 from srquant.images import Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
-from srquant.images.reading import list_images
+from srquant.images.listing import list_images
 from srquant.images.tiling import Tiling
 from srquant.images.upscaling import upscale_tree
 from srquant.model.survey import survey

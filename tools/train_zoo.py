@@ -33,7 +33,8 @@ from PIL import Image
 
 from srquant.analysis.curves import write_curve
 from srquant.api import describe_device, pick_device
-from srquant.images.reading import list_images, read_picture
+from srquant.images.listing import list_images
+from srquant.images.reading import read_picture
 from srquant.learning.photographs import Photographs
 from srquant.learning.settings import TrainingConfig
 from srquant.learning.state import state_of

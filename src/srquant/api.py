@@ -260,7 +260,7 @@ def upscale(
     format: Target = "same",
     device: str = "auto",
 ) -> Done:
-    """Enlarge a picture, or all pictures of a folder and the folders in it.
+    """Enlarge a picture, or all pictures of a folder and the folders in it; a target in the folder is left out.
 
     Every page of a TIFF is enlarged, and every frame of an animation where the format written holds several: pages in
     TIFF, frames in PNG, WebP and TIFF. Metadata is kept; what the format cannot hold is said by a
@@ -272,17 +272,18 @@ def upscale(
         target: A file if the source is one, else a folder.
         tile: Height and width, in LR pixels, of what is computed at once (and overlaps around it).
         skip_existing: Leave pictures alone that are there already, to go on after an interruption.
-        format: To write into a folder: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has. Where
-            the target is a file, its name's ending says the format.
+        format: To write into a folder: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has (PNG for
+            what is only read, such as GIF). Where the target is a file, its name's ending says the format.
         device: Where to compute.
 
     Raises:
         ImageError: The picture, or every picture of the folder, cannot be read or written.
-        OutputError: The target is the source, or lies in it.
+        OutputError: The target is the source.
         ArgumentError: There is no such format, or the target's name says another one.
 
     Warns:
         UnlikeWarning: See :func:`evaluate`.
+        FolderWarning: Something in the folder is passed over; the message counts it by reason.
     """
     source, target = Path(source), Path(target)
     upscaler = _on_device(model, device)
@@ -291,7 +292,7 @@ def upscale(
         return upscale_tree(upscaler, source, target, model.scale, cut, skip_existing=skip_existing, form=format)
     if is_folder(target):
         target = named(target / source.name, format)
-    elif named(target, format) != target:
+    elif format != "same" and named(target, format) != target:
         raise ArgumentError(f"format={format!r} and the name {target.name} disagree; leave one of them out")
     if skip_existing and is_file(target):
         return Done((), (target,), ())

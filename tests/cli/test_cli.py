@@ -76,6 +76,26 @@ def test_python_and_the_command_line_make_the_same_file(run, network: Path, low_
     assert out.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+@pytest.mark.filterwarnings("always::srquant.support.errors.FolderWarning")
+def test_upscaling_a_folder_says_what_it_did_not_do(run, network: Path, tmp_path: Path) -> None:
+    """Also when it is run again, with the results inside the folder."""
+    album = tmp_path / "album"
+    write_png(album / "a.png", 20, 24)
+    write_png(album / "sub/b.png", 20, 24)
+    (album / "c.png").write_bytes(b"no picture")
+    (album / "notes.txt").write_text("x")
+    for again in ((), (), ("--skip-existing",)):
+        code, text, error = run("upscale", network, album, "-o", album / "x4", *again)
+        assert code == 2
+        assert ("wrote 2 pictures\n" if not again else "wrote 0 pictures, 2 were there already\n") == text
+        assert "error: 1 of the pictures failed:\n" in error
+        assert "c.png is not an image" in error
+        assert "passed over 1 × not a picture (notes.txt)" in error.splitlines()[0]
+    assert sorted(path.relative_to(album).as_posix() for path in album.rglob("*.png")) == (
+        ["a.png", "c.png", "sub/b.png", "x4/a.png", "x4/sub/b.png"]
+    )
+
+
 def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "photos/a.png", 120, 140)
     out = tmp_path / "m.safetensors"
@@ -227,7 +247,6 @@ def test_no_command_overwrites_what_it_reads(run, network: Path, low_images: Pat
         ["quantize", state, "--calibration", low_images, "-o", tmp_path / "n.safetensors"],
         ["upscale", network, picture, "-o", picture],
         ["upscale", network, low_images, "-o", low_images],
-        ["upscale", network, low_images, "-o", low_images / "x4"],
         ["train", "EDSR", "--data", low_images, "-o", low_images / "net.safetensors"],
         ["analyze", "outliers", network, *data, "-o", high],
         ["analyze", "distributions", network, "--calibration", low_images, "-o", low_images / "0.png"],

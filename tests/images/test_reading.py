@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from srquant.images import Layout, Picture, read_picture, write_picture, writing
 from srquant.images.bands import Banded
-from srquant.images.reading import list_images, read_size
+from srquant.images.reading import read_size
 from srquant.images.writing import check_output, write_pictures
 from srquant.support.errors import ImageError, OutputError
 
@@ -148,16 +148,7 @@ def test_sixteen_bit_tiff_with_a_plane_for_each_channel(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(tmp_path / "x.tif").pixels, pixels)
 
 
-def test_a_folder_behind_a_closed_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(_: Path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", closed)
-    with pytest.raises(ImageError, match="cannot be read: Permission denied"):
-        list_images(tmp_path)
-
-
-@pytest.mark.parametrize("read", [read_picture, read_size, list_images])
+@pytest.mark.parametrize("read", [read_picture, read_size])
 def test_a_name_longer_than_disks_allow(tmp_path: Path, read) -> None:
     with pytest.raises(ImageError, match="is not"):
         read(tmp_path / f"{'x' * 300}.png")
@@ -239,13 +230,3 @@ def test_read_only_targets(tmp_path: Path) -> None:
     (tmp_path / "d.png").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
         write_picture(tmp_path / "d.png", picture)
-
-
-def test_listing(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "sub/c.webp"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [p.name for p in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
-    assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.jpg", "b.PNG", "c.webp"]
-    with pytest.raises(ImageError, match="is not a folder"):
-        list_images(tmp_path / "nowhere")

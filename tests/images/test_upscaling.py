@@ -20,11 +20,12 @@ from srquant.api import tiling
 from srquant.images import Calibration, Layout, Picture, read_picture, upscaling, write_picture, writing
 from srquant.images.bicubic import resize
 from srquant.images.evaluation import enlarge
+from srquant.images.listing import Reason
 from srquant.images.tiling import Tiling
 from srquant.images.upscaling import upscale_file, upscale_tree
 from srquant.methods import PLQ
 from srquant.model import Model
-from srquant.support.errors import ArgumentError, ImageError, LossWarning, OutputError
+from srquant.support.errors import ArgumentError, FolderWarning, ImageError, LossWarning, OutputError
 
 
 @pytest.mark.parametrize("name", NETWORK_NAMES)
@@ -198,14 +199,17 @@ def test_folders_keep_their_hierarchy(edsr: Model, tmp_path: Path) -> None:
     write_png(source / "sub/deep/b.png", 18, 22)
     (source / "notes.txt").write_text("x")
     (source / "sub/broken.jpg").write_bytes(b"no picture")
-    done = upscale(edsr, source, target)
+    with pytest.warns(FolderWarning, match=r"passed over 1 × not a picture \(notes\.txt\)"):
+        done = upscale(edsr, source, target)
+    assert done.passed_over == ((source / "notes.txt", Reason.NO_PICTURE),)
     assert sorted(p.relative_to(target).as_posix() for p in done.written) == ["a.png", "sub/deep/b.png"]
     assert read_picture(target / "sub/deep/b.png").size == (72, 88)
     ((path, reason),) = done.failed
     assert path.name == "broken.jpg"
     assert "is not an image" in reason
     before = (target / "a.png").stat().st_mtime_ns
-    again = upscale(edsr, source, target, skip_existing=True)
+    with pytest.warns(FolderWarning):
+        again = upscale(edsr, source, target, skip_existing=True)
     assert len(again.skipped) == 2
     assert (target / "a.png").stat().st_mtime_ns == before
 
@@ -243,7 +247,80 @@ def test_pictures_of_a_folder_are_read_and_written_while_others_are_enlarged(tmp
         assert np.array_equal(read_picture(path).pixels, small.repeat(2, 0).repeat(2, 1))
 
 
-def test_a_fault_of_the_upscaler_stops_the_folder(tmp_path: Path) -> None:
+def test_an_output_folder_inside_the_input_folder_is_left_out(tmp_path: Path) -> None:
+    """However often it is run, and also to go on, each picture is enlarged, and none that came out is."""
+    album = tmp_path / "album"
+    write_png(album / "a.png", 20, 20)
+    write_png(album / "sub/b.png", 20, 20)
+    for skip in (False, False, True):
+        with (
+            pytest.warns(FolderWarning, match=r"1 × the output folder \(sub/x2\)")
+            if (album / "sub/x2").exists()
+            else (nullcontext())
+        ):
+            done = upscaling.upscale_tree(nearest, album, album / "sub/x2", 2, Tiling(64, 0), skip_existing=skip)
+        assert len(done.skipped if skip else done.written) == 2
+        found = sorted(path.relative_to(album).as_posix() for path in album.rglob("*.png"))
+        assert found == ["a.png", "sub/b.png", "sub/x2/a.png", "sub/x2/sub/b.png"]
+
+
+def test_what_is_only_read_becomes_png(tmp_path: Path) -> None:
+    colours = Image.new("P", (20, 16), 1)
+    colours.putpalette([0, 0, 0, 250, 20, 30])
+    (tmp_path / "in").mkdir()
+    colours.save(tmp_path / "in/a.gif")
+    Image.new("RGB", (20, 16), (250, 20, 30)).save(tmp_path / "in/b.jfif")
+    with pytest.warns(LossWarning, match=r"a\.gif: \.gif is only read; what is made of it is \.png"):
+        done = upscaling.upscale_tree(nearest, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
+    assert [path.name for path in done.written] == ["a.png", "b.jfif"]
+    for path in done.written:
+        assert np.abs(read_picture(path).rgb8().astype(int) - (250, 20, 30)).max() <= 4
+
+
+def test_a_file_that_is_only_read_into_a_folder(edsr: Model, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 16)).save(tmp_path / "a.gif")
+    (tmp_path / "out").mkdir()
+    assert upscale(edsr, tmp_path / "a.gif", tmp_path / "out").written == (tmp_path / "out/a.png",)
+
+
+@pytest.mark.parametrize("place", ["read", "compute", "write"])
+def test_one_bad_picture_stops_no_other_whatever_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for number in range(6):
+        write_png(tmp_path / "in" / f"{number}.png", 20 + number, 20, number)
+    opened, write = upscaling.open_picture, upscaling.write_pictures
+
+    def broken_open(path: Path):
+        if path.name == "3.png" and place == "read":
+            raise ZeroDivisionError("a fault of a decoder\nin two lines")
+        return opened(path)
+
+    def broken_network(images: torch.Tensor) -> torch.Tensor:
+        if images.shape[2] == 23 and place == "compute":
+            raise RuntimeError("padding of 3 for 2 pixels")
+        return nearest(images)
+
+    def broken_write(path: Path, *arguments):
+        if path.name == "3.png" and place == "write":
+            raise IndexError
+        return write(path, *arguments)
+
+    monkeypatch.setattr(upscaling, "open_picture", broken_open)
+    monkeypatch.setattr(upscaling, "write_pictures", broken_write)
+    done = upscaling.upscale_tree(broken_network, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
+    assert [path.name for path in done.written] == ["0.png", "1.png", "2.png", "4.png", "5.png"]
+    ((path, reason),) = done.failed
+    assert path.name == "3.png"
+    said = {
+        "read": "ZeroDivisionError: a fault of a decoder",
+        "compute": "RuntimeError: padding of 3 for 2 pixels",
+        "write": "IndexError: IndexError",
+    }
+    assert reason == f"{path}: {said[place]}"
+
+
+def test_where_every_picture_fails_by_a_fault_it_is_raised(tmp_path: Path) -> None:
     for number in range(9):
         write_png(tmp_path / "in" / f"{number}.png", 20, 20, number)
 
@@ -252,6 +329,16 @@ def test_a_fault_of_the_upscaler_stops_the_folder(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="a fault"):
         upscaling.upscale_tree(broken, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
+
+
+def test_a_name_as_long_as_disks_allow(tmp_path: Path) -> None:
+    name = f"{'ä' * 121}.png"
+    assert len(name.encode()) == 246
+    (tmp_path / "in").mkdir()
+    write_png(tmp_path / "a.png", 20, 24).rename(tmp_path / "in" / name)
+    done = upscaling.upscale_tree(nearest, tmp_path / "in", tmp_path / "out", 2, Tiling(64, 0))
+    assert not done.failed
+    assert read_picture(tmp_path / "out" / name).size == (40, 48)
 
 
 def test_a_file_into_a_folder(edsr: Model, tmp_path: Path) -> None:
@@ -298,6 +385,7 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 from srquant.images import Layout, Picture, write_picture
+from srquant.images.listing import Reason
 from srquant.images.tiling import Tiling
 from srquant.images.upscaling import upscale_file, upscale_tree
 folder, width, height = Path(sys.argv[1]), *map(int, sys.argv[2:])

@@ -10,7 +10,7 @@ from tests.conftest import write_png
 from srquant import upscale
 from srquant.model import Model
 from srquant.support.errors import OutputError
-from srquant.support.files import require_apart, require_outside
+from srquant.support.files import require_apart
 
 
 @pytest.fixture
@@ -47,14 +47,6 @@ def test_no_picture_goes_among_the_pictures_of_an_input_folder(source: Path, tmp
         require_apart(folder / "below/new.png", folder, below=True)
 
 
-def test_results_go_outside_the_folder_they_are_made_from(source: Path, tmp_path: Path) -> None:
-    for folder in (source.parent, source.parent / "x4", source.parent / "a/b", tmp_path / "x/../in"):
-        with pytest.raises(OutputError, match="choose another folder"):
-            require_outside(folder, source.parent)
-    for folder in (tmp_path, tmp_path / "in_x4"):
-        require_outside(folder, source.parent)
-
-
 @pytest.mark.parametrize("target", ["in/a.png", "in", "link.png", "hard.png"])
 def test_a_picture_is_not_its_own_result(edsr: Model, source: Path, tmp_path: Path, target: str) -> None:
     (tmp_path / "link.png").symlink_to(source)
@@ -66,8 +58,9 @@ def test_a_picture_is_not_its_own_result(edsr: Model, source: Path, tmp_path: Pa
     assert {path.name for path in tmp_path.rglob("*")} == {"in", "a.png", "link.png", "hard.png"}
 
 
-@pytest.mark.parametrize("target", ["in", "in/x4"])
+@pytest.mark.parametrize("target", ["in", "link", "in/../in"])
 def test_a_folder_is_not_its_own_result(edsr: Model, source: Path, tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(source.parent, target_is_directory=True)
     with pytest.raises(OutputError, match="choose another folder"):
         upscale(edsr, source.parent, tmp_path / target)
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.png"]

@@ -187,3 +187,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_file_before(tmp_path: Path, 
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / name).read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {"low", name}
+
+
+@pytest.mark.parametrize("name", ["a.png", "x" * 243 + ".safetensors", "a." + "b" * 250])
+def test_temporary_names_are_short_however_long_the_name_is(tmp_path: Path, name: str) -> None:
+    with replacing(tmp_path / name) as temporary:
+        assert files.is_temporary(temporary)
+        assert len(temporary.name) < 80
+        temporary.touch()
+    assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from tests.conftest import script, write_png
 
-from srquant.images.reading import list_images, read_picture
+from srquant.images.listing import list_images
+from srquant.images.reading import read_picture
 from srquant.learning import state as states
 from srquant.learning import trainer
 from srquant.learning.photographs import Photographs

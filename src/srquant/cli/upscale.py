@@ -13,7 +13,9 @@ from srquant.cli.options import ModelOptions, grouped
 @grouped
 def upscale(
     model: ModelOptions,
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A picture, or a folder (with all folders in it).")],
+    input: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A picture, or a folder (with all folders in it, but not OUTPUT).")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A picture, or a folder if INPUT is one.")],
     tile: Annotated[int, typer.Option(help="Computed at once, in LR pixels; smaller needs less memory.")] = 192,
     skip_existing: Annotated[
@@ -24,10 +26,11 @@ def upscale(
         typer.Option(help="To write into a folder; a file's name says its own. PNG, WebP and TIFF hold transparency."),
     ] = "same",
 ) -> None:
-    """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP, pages of a TIFF and frames of an animation.
+    """Enlarge pictures: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and others; pages of a TIFF and frames of an animation.
 
-    Gray, transparency, 16 bits, colour profiles and other metadata are kept. What the format written cannot hold is
-    said by a warning.
+    Gray, transparency, 16 bits, colour profiles and other metadata are kept. What the format written cannot hold, and
+    what in a folder is passed over (other files, hidden ones, links to folders), is said by a warning. A picture that
+    fails stops no other. What is made of GIF, AVIF and others that are only read is PNG.
 
     Examples:
     [bold]srquant upscale edsr_x4_w4a4.safetensors small.png -o large.png[/bold]

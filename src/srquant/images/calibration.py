@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from srquant.images.listing import list_images
 from srquant.images.pairs import Pair
-from srquant.images.reading import list_images, read_size
+from srquant.images.reading import read_size
 from srquant.support.digests import digest_of_pictures, digest_of_settings
 from srquant.support.errors import ArgumentError, ImageError
 from srquant.support.settings import Seed, check

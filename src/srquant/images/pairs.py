@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srquant.images.bicubic import Border, crop_to_multiple, shrink_8bit
-from srquant.images.reading import list_images, read_picture, read_size
+from srquant.images.listing import list_images
+from srquant.images.reading import read_picture, read_size
 from srquant.support.digests import digest_of_pictures, digest_of_settings
 from srquant.support.errors import ImageError
 from srquant.support.files import is_folder

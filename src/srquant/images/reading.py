@@ -1,4 +1,5 @@
-"""Reading image files: PNG, JPEG, WebP, TIFF and BMP, gray, colour, palette, with or without alpha, 8 or 16 bits.
+"""Reading image files: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF and others; gray, colour or palette, with or without
+alpha, 8 or 16 bits.
 
 The first bytes of a file decide who reads it: libpng for PNG, tifffile for TIFF, Pillow for the others and for
 animations.
@@ -19,7 +20,7 @@ from srquant.images.formats.png_reading import open_png
 from srquant.images.formats.tiff_reading import open_tiff
 from srquant.images.picture import Picture
 from srquant.support.errors import ImageError, LossWarning
-from srquant.support.files import PICTURES, is_file, is_folder
+from srquant.support.files import is_file, is_folder
 
 
 def read_picture(path: Path | str) -> Picture:
@@ -72,18 +73,3 @@ def open_picture(path: Path) -> Generator[PictureFile]:
             else:
                 opened = open_pillow(path, stack)
         yield opened
-
-
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files in a folder, sorted by path; hidden files are passed over.
-
-    Raises:
-        ImageError: The folder does not exist.
-    """
-    if not is_folder(folder):
-        raise ImageError(f"{folder} is not a folder")
-    try:
-        paths = [p for p in (folder.rglob("*") if recursive else folder.iterdir()) if p.suffix.lower() in PICTURES]
-    except OSError as error:
-        raise ImageError(f"{folder} cannot be read: {error.strerror or error}") from error
-    return sorted(p for p in paths if not p.name.startswith(".") and is_file(p))

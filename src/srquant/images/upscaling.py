@@ -16,12 +16,13 @@ from srquant.images.bands import Banded
 from srquant.images.enlarging import Upscaler, enlarge_bands
 from srquant.images.formats.opened import PictureFile
 from srquant.images.formats.table import holders, named
+from srquant.images.listing import Listing, Reason
 from srquant.images.picture import Pixels
-from srquant.images.reading import list_images, open_picture
+from srquant.images.reading import open_picture
 from srquant.images.tiling import Tiling
 from srquant.images.writing import check_output, several_fit, write_pictures
-from srquant.support.errors import ImageError, LossWarning, SrquantError
-from srquant.support.files import require_apart, require_outside, require_writable
+from srquant.support.errors import ImageError, LossWarning, OutputError, SrquantError, first_line
+from srquant.support.files import require_apart, require_writable, same_file
 from srquant.support.memory import memory_errors
 from srquant.support.progress import Bar, bar
 
@@ -35,11 +36,19 @@ _BYTES = 12
 
 @dataclass(frozen=True)
 class Done:
-    """What :func:`upscale_tree` did: the files written, left alone because they were there, and failed, with why."""
+    """What :func:`upscale_tree` did.
+
+    Args:
+        written: The files that were written.
+        skipped: Those left alone because they were there.
+        failed: The pictures that failed, and why.
+        passed_over: What else was in the folder, and why it was not enlarged.
+    """
 
     written: tuple[Path, ...]
     skipped: tuple[Path, ...]
     failed: tuple[tuple[Path, str], ...]
+    passed_over: tuple[tuple[Path, Reason], ...] = ()
 
     def __repr__(self) -> str:
         return f"Done({len(self.written)} written, {len(self.skipped)} skipped, {len(self.failed)} failed)"
@@ -85,6 +94,8 @@ def upscale_tree(
 ) -> Done:
     """Enlarge all pictures of a folder and the folders in it; the hierarchy is kept. A bad picture stops no other.
 
+    What is no picture, hidden, or a link to a folder is passed over, and so is the target where it lies in the source.
+
     While one picture is enlarged the next is read and the one before is written: decoding and encoding take as long as
     a fast network does. All that is computed is computed by one thread, and pictures are in work together only as far
     as they are small: so a folder needs little more memory than its largest picture.
@@ -92,19 +103,28 @@ def upscale_tree(
     Args:
         upscaler: ``1 3 h w`` in [0, 1] to ``1 3 scale·h scale·w``.
         source: A folder.
-        target: A folder; the files in it are named like the pictures.
+        target: Another folder; the files in it are named like the pictures.
         scale: How many times larger the output is.
         tiling: How to cut.
         skip_existing: Leave pictures alone that are there already.
-        form: The format to write: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has.
+        form: The format to write: ``png``, ``webp``, ``jpeg``, ``tiff``, or ``same`` as each picture has (PNG for what
+            is only read, such as GIF).
 
     Raises:
         ImageError: There are no pictures.
-        OutputError: The output folder is the input folder, or lies in it.
+        OutputError: The output folder is the input folder.
         UnknownNameError: There is no such format.
+        Exception: What the upscaler raised, where not one picture came out for such a reason.
+
+    Warns:
+        FolderWarning: Something is passed over; the message counts it by reason.
+        LossWarning: A format cannot hold all that a picture has.
     """
-    require_outside(target, source)
-    paths = list_images(source, recursive=True)
+    if same_file(target, source):
+        raise OutputError(f"cannot write into {target}: it is the input folder itself; choose another folder")
+    listing = Listing.of(source, recursive=True, without=target)
+    listing.warn()
+    paths = list(listing.pictures)
     if not paths:
         raise ImageError(f"{source} holds no images")
     outputs = _outputs(paths, source, target, form)
@@ -116,6 +136,7 @@ def upscale_tree(
     written: list[Path] = []
     skipped: list[Path] = []
     failed: list[tuple[Path, str]] = []
+    faults: list[Exception] = []  # of the program or of a library, not of a picture
     losses, room, computing = _Losses(), _Room(_IN_FLIGHT), ThreadPoolExecutor(1)
 
     def one(path: Path) -> None:
@@ -128,11 +149,16 @@ def upscale_tree(
                 return
             require_apart(output, *sources.get(output.name, ()))
             require_writable(output)
+            if form == "same" and output.suffix != path.suffix:
+                losses.add(path, f"{path.suffix} is only read; what is made of it is {output.suffix}")
             with open_picture(path) as file, room.taken(_BYTES * scale**2 * math.prod(file.size)):
                 _enlarge_to(upscaler, file, output, scale, tiling, losses, computing=computing)
             written.append(output)
         except SrquantError as error:
             failed.append((path, str(error)))
+        except Exception as error:
+            faults.append(error)
+            failed.append((path, f"{path}: {type(error).__name__}: {first_line(error)}"))
 
     with bar("Enlarging", len(paths)) as shown:
         workers = ThreadPoolExecutor(_AT_ONCE)
@@ -142,8 +168,10 @@ def upscale_tree(
         finally:
             workers.shutdown(cancel_futures=True)
             computing.shutdown()
+    if len(faults) == len(paths):
+        raise faults[0]
     losses.warn()
-    return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)))
+    return Done(tuple(sorted(written)), tuple(sorted(skipped)), tuple(sorted(failed)), listing.passed_over)
 
 
 def _outputs(paths: list[Path], source: Path, target: Path, form: str) -> dict[Path, Path]:

@@ -108,5 +108,9 @@ class WeightsWarning(UserWarning):
     """A file holds several sets of weights, or more than a network's; the message says which were taken."""
 
 
+class FolderWarning(UserWarning):
+    """Something in a folder of pictures is not used, or is used in another way than its owner may expect."""
+
+
 class LossWarning(UserWarning):
     """Something that a picture file holds is not in what was made of it."""

@@ -24,8 +24,13 @@ _ABANDONED = 24 * 3600
 _NAME = re.compile(r"\.srquant-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}(\.[^.]*)?")
 _RUN = secrets.token_hex(4)
 """Tells this process from an earlier one of the same number."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""File names that are taken for images, in lower case."""
+PICTURES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif"),
+    *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"),
+)
+"""Endings of file names that are taken for pictures, in lower case."""
+_LONGEST_SUFFIX = 16
+"""Characters of an ending that a temporary name keeps: writers may read the format off it; other endings are none."""
 is_file, is_folder = os.path.isfile, os.path.isdir
 """Whether there is one; no, where the path can be none, being too long or behind a closed folder."""
 
@@ -101,7 +106,13 @@ def require_writable(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """A new name beside ``path``, hidden, that says who writes there."""
-    return path.with_name(f".srquant-{_machine()}-{os.getpid()}-{_RUN}-{secrets.token_hex(4)}{path.suffix}")
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    return path.with_name(f".srquant-{_machine()}-{os.getpid()}-{_RUN}-{secrets.token_hex(4)}{suffix}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has the name of one that :func:`replacing` writes."""
+    return _NAME.fullmatch(path.name) is not None
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -169,17 +180,6 @@ def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> No
                 f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
                 f"run; choose another folder"
             )
-
-
-def require_outside(output: Path, source: Path) -> None:
-    """Check that the results of a folder's pictures do not go into the folder, where the next run would read them.
-
-    Raises:
-        OutputError: The output folder is the source, or lies in it.
-    """
-    if same_file(output, source) or source.resolve() in output.resolve().parents:
-        where = "is the input folder itself" if same_file(output, source) else f"lies in the input folder {source}"
-        raise OutputError(f"cannot write into {output}: it {where}; choose another folder")
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -14,9 +14,9 @@ from srquant.images.formats.opened import PictureFile, require_sensible, upright
 from srquant.images.metadata import COMMENT, Metadata, sensible_resolution, upright_xmp
 from srquant.images.picture import Layout, Picture, Pixels
 from srquant.support.errors import ImageError
-from srquant.support.files import PICTURES
 
 _GRAY = ("1", "L", "LA", "La")
+_READ = "PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, TGA and QOI"
 _IPTC = 0x0404
 """Number of that block among those of Photoshop."""
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -33,7 +33,7 @@ def open_pillow(path: Path, stack: ExitStack, told: Metadata | None = None) -> P
     try:
         image = stack.enter_context(Image.open(path))
     except UnidentifiedImageError as error:
-        kind = "empty" if path.stat().st_size == 0 else f"not an image ({', '.join(PICTURES)} are read)"
+        kind = "empty" if path.stat().st_size == 0 else f"not an image ({_READ} are read)"
         raise ImageError(f"{path} is {kind}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(

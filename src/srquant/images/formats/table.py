@@ -9,7 +9,7 @@ from typing import Literal
 from srquant.support.errors import ImageError, UnknownNameError
 
 Target = Literal["same", "png", "webp", "jpeg", "tiff"]
-"""A format to write: that of the input, or one of these."""
+"""A format to write: that of the input (PNG where it is one that is only read, such as GIF), or one of these."""
 Kind = Literal["picture", "frame", "page"]
 """What a file holds one or several of; frames are those of an animation."""
 
@@ -45,7 +45,7 @@ class Format:
     gray: bool = True
 
 
-PNG = Format("png", (".png",), 16, True, frozenset({"frame"}), _EVERYTHING, timed=True)
+PNG = Format("png", (".png", ".apng"), 16, True, frozenset({"frame"}), _EVERYTHING, timed=True)
 TIFF = Format(
     "tiff", (".tif", ".tiff"), 16, True, frozenset({"frame", "page"}), _EVERYTHING - {"texts", "colour_chunks"}
 )
@@ -62,7 +62,7 @@ WEBP = Format(
 )
 JPEG = Format(
     "jpeg",
-    (".jpg", ".jpeg"),
+    (".jpg", ".jpeg", ".jpe", ".jfif"),
     8,
     False,
     frozenset(),
@@ -95,14 +95,15 @@ def named(path: Path, target: str) -> Path:
 
     Args:
         path: Named like the picture.
-        target: A :data:`Target`; ``same`` keeps the name.
+        target: A :data:`Target`; ``same`` keeps the name of a picture whose format is written.
 
     Raises:
         UnknownNameError: There is no such format.
     """
     formats = {known.name: known for known in FORMATS if known is not BMP}
     if target == "same":
-        return path
+        written = any(path.suffix.lower() in known.suffixes for known in FORMATS)
+        return path if written else path.with_suffix(PNG.suffixes[0])
     if target not in formats:
         raise UnknownNameError("format", target, ("same", *formats))
     kept = path.suffix.lower() in formats[target].suffixes
