@@ -16,8 +16,8 @@ from srquant.images.bicubic import Border
 from srquant.images.calibration import Calibration
 from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
+from srquant.images.finding import find_pairs
 from srquant.images.formats.table import Target, named
-from srquant.images.pairs import find_pairs
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
 from srquant.methods import METHODS, Method, method_named
@@ -204,15 +204,16 @@ def evaluate(
 
     Args:
         model: Float or quantized, or an exported file opened in an engine.
-        data: Pair folders (``HR``, ``LR``), parents of several, or folders of HR images.
+        data: Folders of pairs, parents of several, or folders of HR images; see :func:`~srquant.images.find_pairs`.
         tile: Enlarge in tiles of this size; None gives every image at once, where the model takes any size.
         border: How MATLAB's bicubic treats borders where LR images are made.
         device: Where to compute.
 
     Raises:
-        ImageError: A folder has no pairs of the model's scale.
+        ImageError: A folder has no pairs of the model's scale, or no known layout.
 
     Warns:
+        FolderWarning: Something in a folder is not used, or HR images are cropped.
         UnlikeWarning: A float network's output does not look like its input: something that its weights do not tell
             is another than assumed. See the ``settings`` of :func:`load`.
     """

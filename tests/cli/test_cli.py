@@ -96,6 +96,17 @@ def test_upscaling_a_folder_says_what_it_did_not_do(run, network: Path, tmp_path
     )
 
 
+def test_evaluating_says_where_lr_was_made(run, network: Path, tmp_path: Path) -> None:
+    make_pair(tmp_path / "data/given", "1", 4)
+    write_png(tmp_path / "data/made/HR/1.png", 48, 60)
+    code, text, _ = run("evaluate", network, tmp_path / "data", "--json", tmp_path / "s.json")
+    assert code == 0
+    assert "made: there are no LR images; they were made from the HR images by MATLAB's bicubic" in text
+    assert "given: there are no LR images" not in text
+    sets = json.loads((tmp_path / "s.json").read_text())["data"]
+    assert {name: content["lr"] for name, content in sets.items()} == {"given": "given", "made": "made by bicubic"}
+
+
 def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "photos/a.png", 120, 140)
     out = tmp_path / "m.safetensors"

@@ -90,7 +90,8 @@ def test_scores_as_json(edsr: Model, tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.json", "m", scores)
     content = json.loads((tmp_path / "scores.json").read_text())
     row = content["data"]["A"]
-    assert row.keys() == {"psnr", "ssim", "ssim_adabm", "images"}
+    assert row.keys() == {"psnr", "ssim", "ssim_adabm", "lr", "images"}
+    assert row["lr"] == "given"
     assert row["images"]["1.png"] == {key: row[key] for key in ("psnr", "ssim", "ssim_adabm")}
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from srquant.images import Pair
 
-Data = Annotated[Path, typer.Option(help="A pair folder (HR, LR), or a folder of HR images.")]
+Data = Annotated[Path, typer.Option(help="Pairs or HR images, as evaluate takes them (see evaluate --help).")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The picture, .png; numbers go beside it as .csv.")]
 _CROP = 96
 
@@ -282,17 +282,20 @@ def _require_figure(output: Path, *inputs: Path | None) -> None:
 
 
 def _folders(path: Path) -> list[Path]:
-    """What is read of an input: a file, a folder of pictures, or the pair folders in it."""
+    """What is read of an input: a file, or the folders of pictures in a folder."""
+    from srquant.images.finding import read_folders
     from srquant.support.files import is_folder
 
-    pairs = [high.parent for high in path.rglob("HR")] if is_folder(path) else []
-    return [pair / part for pair in pairs for part in ("HR", "LR")] or [path]
+    return (list(read_folders(path)) if is_folder(path) else []) or [path]
 
 
 def _pairs(data: Path, scale: int) -> list[Pair]:
+    from srquant.cli.tables import print_made
     from srquant.images import find_pairs
 
-    return [pair for folder in find_pairs(data, scale) for pair in folder]
+    folders = find_pairs(data, scale)
+    print_made(folder.name for folder in folders if folder.low_is_made)
+    return [pair for folder in folders for pair in folder]
 
 
 def _print_written(figure: Path) -> None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
 
-Data = Annotated[list[Path], typer.Option(help="Pair folder (HR, LR), or a parent of several; several.")]
+Data = Annotated[
+    list[Path], typer.Option(help="Pairs or HR images as evaluate takes them (see evaluate --help); several.")
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The table, .json, written after every row; Markdown goes beside it.")
 ]
@@ -116,6 +118,7 @@ def _run(
     beside: Callable[[int], str] | None = None,
 ) -> None:
     from srquant.analysis.benchmark import run_benchmark
+    from srquant.cli.tables import print_made
     from srquant.images import find_pairs
     from srquant.support.files import replacing
 
@@ -128,3 +131,4 @@ def _run(
     with replacing(output.with_suffix(".md")) as temporary:
         temporary.write_text(text)
     print(text)
+    print_made(folder.name for folder in folders if folder.low_is_made)

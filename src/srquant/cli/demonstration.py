@@ -15,7 +15,8 @@ from srquant.api import configure, quantize
 from srquant.images.bicubic import resize
 from srquant.images.calibration import Calibration
 from srquant.images.evaluation import enlarge, evaluate, score
-from srquant.images.pairs import PairFolder, find_pairs
+from srquant.images.finding import find_pairs
+from srquant.images.pairs import PairFolder
 from srquant.images.picture import Layout, Picture
 from srquant.images.samples import CALIBRATION, PAIRS
 from srquant.images.writing import write_picture

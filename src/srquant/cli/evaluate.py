@@ -15,7 +15,7 @@ def evaluate(
     model: ModelOptions,
     data: Annotated[
         list[Path],
-        typer.Argument(metavar="DATA...", help="Pair folders (HR, LR), parents of several, or folders of HR images."),
+        typer.Argument(metavar="DATA...", help="Folders of pairs, parents of several, or folders of HR images."),
     ],
     json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
     tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
@@ -25,6 +25,11 @@ def evaluate(
     ] = "replicate",
 ) -> None:
     """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped.
+
+    Pairs are known in these layouts (s is the scale, * any name): HR + LR, HR + LR/X{s}, HR/X{s} + LR/X{s},
+    HR + LR_bicubic, HR + LR_bicubic/X{s}, GTmod12 + LRbicX{s}, GT + LQ, *_HR + *_LR_bicubic, *_HR + *_LR_bicubic/X{s},
+    and *_HR and *_LR{s} in one folder. Names in LR may end with x{s}, _LR, _LR{s}, _bicLRx{s} or _SRF_{s}_LR; capitals
+    do not matter. Of HR images alone, LR is made by MATLAB's bicubic. HR images a few pixels too large are cropped.
 
     Examples:
     [bold]srquant evaluate edsr_x4_w4a4.safetensors Set5/x4 Set14/x4[/bold]

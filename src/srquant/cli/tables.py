@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,13 @@ def print_scores(scores: list[Scores]) -> None:
     for row in scores:
         table.add_row(row.name, str(len(row.images)), f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ssim_adabm:.4f}")
     _print(table)
+    print_made([row.name for row in scores if row.low_is_made])
+
+
+def print_made(names: Iterable[str]) -> None:
+    """Say of which data sets there were no LR images."""
+    for name in names:
+        print(f"{name}: there are no LR images; they were made from the HR images by MATLAB's bicubic")
 
 
 def print_network(model: Model) -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 from srquant.images.bicubic import resize as resize
 from srquant.images.bicubic import shrink_8bit as shrink_8bit
 from srquant.images.calibration import Calibration as Calibration
+from srquant.images.finding import find_pairs as find_pairs
 from srquant.images.metadata import Metadata as Metadata
 from srquant.images.pairs import Pair as Pair
 from srquant.images.pairs import PairFolder as PairFolder
-from srquant.images.pairs import find_pairs as find_pairs
 from srquant.images.picture import Layout as Layout
 from srquant.images.picture import Picture as Picture
 from srquant.images.reading import read_picture as read_picture

@@ -36,10 +36,11 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a data set: those of its images and their means."""
+    """Scores of a data set: those of its images and their means; and whether its LR images were made from HR."""
 
     name: str
     images: tuple[ImageScores, ...]
+    low_is_made: bool = False
 
     def __repr__(self) -> str:
         if not self.images:
@@ -63,9 +64,9 @@ class Scores:
         return fmean(image.ssim_adabm for image in self.images)
 
     def to_json(self) -> dict[str, Any]:
-        """Means and images; infinite PSNR as the text "inf", which JSON numbers cannot hold."""
+        """Means, images and where LR is from; infinite PSNR as the text "inf", which JSON numbers cannot hold."""
         images = {image.name: _row(image) for image in self.images}
-        return {**_row(self), "images": images}
+        return {**_row(self), "lr": "made by bicubic" if self.low_is_made else "given", "images": images}
 
 
 def evaluate(
@@ -93,7 +94,7 @@ def evaluate(
                     image = score(enlarge(upscaler, low, scale, tiling), high, scale, pair.name)
                 images.append(image)
                 shown.advance(1, f"{folder.name} {image.psnr:.2f} dB")
-            results.append(Scores(folder.name, tuple(images)))
+            results.append(Scores(folder.name, tuple(images), folder.low_is_made))
     return results
 
 
@@ -132,7 +133,7 @@ def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, 
 
 
 def write_scores(path: Path, model: str, scores: Iterable[Scores]) -> None:
-    """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, images: {…}}}}``.
+    """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, lr, images: {…}}}}``.
 
     Raises:
         OutputError: The file cannot be written.
