@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from srquant import configure
 from srquant.images import Calibration
 from srquant.learning import finetuning
 from srquant.learning import state as states
+from srquant.learning.comparison import Comparison
 from srquant.learning.feature_distance import normalised_distance
 from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ, PLQ
@@ -280,17 +282,17 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     method, state = OAPTQ(bits=4, finetuning=SHORT), tmp_path / "run.state"
     monkeypatch.setattr(states, "SAVE_EVERY", 0)
     straight = method.quantize(tiny, patches).save(tmp_path / "a.safetensors")
-    learn, steps = finetuning._Run.learn, 0
+    gradients, steps = Comparison.gradients, 0
 
-    def killed(run: finetuning._Run) -> dict[str, float]:
+    def killed(self: Comparison, *arguments: Any) -> dict[str, float]:
         nonlocal steps
         if steps == killed_at:
             raise KeyboardInterrupt
         steps += 1
-        return learn(run)
+        return gradients(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(finetuning._Run, "learn", killed)
+        patched.setattr(Comparison, "gradients", killed)
         method.quantize(tiny, patches, state)
     assert state.exists() == (killed_at >= 2)
     again = method.quantize(tiny, patches, state).save(tmp_path / "b.safetensors")

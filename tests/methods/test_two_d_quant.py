@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 
 from srquant.api import configure
 from srquant.images import Calibration
-from srquant.learning import finetuning
 from srquant.learning import state as states
 from srquant.learning.comparison import Comparison
 from srquant.learning.losses import Outputs
@@ -498,15 +498,17 @@ def test_a_killed_run_of_steps_goes_on_to_the_same_bytes(
     method, state = TwoDQuant(bits=4, finetuning=FEW), tmp_path / "run.state"
     monkeypatch.setattr(states, "SAVE_EVERY", 0)
     straight = method.quantize(swinir, patches).save(tmp_path / "a.safetensors")
-    learn = finetuning._Run.learn
+    gradients, steps = Comparison.gradients, 0
 
-    def killed(run: finetuning._Run) -> dict[str, float]:
-        if run.step == 5:
+    def killed(self: Comparison, *arguments: Any) -> dict[str, float]:
+        nonlocal steps
+        if steps == 5:
             raise KeyboardInterrupt
-        return learn(run)
+        steps += 1
+        return gradients(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(finetuning._Run, "learn", killed)
+        patched.setattr(Comparison, "gradients", killed)
         method.quantize(swinir, patches, state)
     again = replace(method, finetuning=replace(FEW, cache=0))  # the cache's size is not part of a run
     found = again.quantize(swinir, patches, state)

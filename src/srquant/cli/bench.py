@@ -122,7 +122,7 @@ def _run(
     from srquant.images import find_pairs
     from srquant.support.files import replacing
 
-    require_output(output, "tables", (".json", ".md"), network.network, *data)
+    require_output(output, "tables", (".json", ".md"), network.network, *data, *calibration.folders, below=True)
     model = network.load()
     known = "" if beside is None else "\n" + beside(model.scale)
     folders = [folder for path in data for folder in find_pairs(path, model.scale)]

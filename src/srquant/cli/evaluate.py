@@ -44,7 +44,7 @@ def evaluate(
     from srquant.support.files import require_apart, require_writable
 
     if json is not None:
-        require_apart(json, model.model, *data)
+        require_apart(json, model.model, *data, below=True)
         require_writable(json)
     scores = run(model.open(), *data, tile=tile, border=border, device=model.device)
     print_scores(scores)

@@ -174,8 +174,9 @@ def require_apart(output: Path, *inputs: Path | None, below: bool = False) -> No
             continue
         if same_file(output, source):
             raise OutputError(f"cannot write {output}: it is {source}, which is read; choose another name")
-        folders = output.resolve().parents if below else (output.resolve().parent,)
-        if output.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in folders:
+        target = output.resolve()
+        folders = target.parents if below else (target.parent,)
+        if target.suffix.lower() in PICTURES and is_folder(source) and source.resolve() in folders:
             raise OutputError(
                 f"cannot write {output}: pictures are read from {source}, and it would be one of them in the next "
                 f"run; choose another folder"
