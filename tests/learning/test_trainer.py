@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -294,3 +295,65 @@ def test_bad_settings_are_refused_before_anything_is_read(run, tmp_path: Path, s
     assert (code, error.count("\n"), error[:7]) == (2, 1, "error: "), error
     assert setting.split("=", maxsplit=1)[0] in error and "none" not in error
     assert not list(tmp_path.iterdir())
+
+
+OTHERS = {
+    "batch": 2,
+    "patch": 12,
+    "learning_rate": 2e-3,
+    "warmup": 4,
+    "beta2": 0.5,
+    "average": 0.0,
+    "precision": "bf16",
+}
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "validation", "seed"])
+def test_every_setting_decides_the_result(photos: Path, tmp_path: Path, name: str) -> None:
+    config = replace(CONFIG, average=0.5)
+    other = replace(config, **{name: {**OTHERS, "validation": 2, "seed": 1}[name]})
+    first, second = (run(photos, tmp_path / f"{number}", given) for number, given in enumerate((config, other)))
+    assert any(not torch.equal(value, weights(second)[key]) for key, value in weights(first).items())
+
+
+def test_rates_rise_and_fall_as_the_settings_say(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    learn = Weights.learn
+
+    def noted(self, low, high, rate, step):
+        rates.append(rate)
+        return learn(self, low, high, rate, step)
+
+    monkeypatch.setattr(Weights, "learn", noted)
+    run(photos, tmp_path / "s", replace(CONFIG, steps=8, warmup=4, learning_rate=1e-3))
+    falling = [0.01 + 0.99 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    rising = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    assert rates == pytest.approx([1e-3 * up * down for up, down in zip(rising, falling, strict=True)])
+
+
+def test_what_is_held_out_is_never_learned_from(photos: Path) -> None:
+    photographs = Photographs.of(photos, 2, 16)
+    for count in range(1, 5):
+        training, held = photographs.split(count)
+        assert len(held.images) == count
+        assert not set(training.images) & set(held.images)
+        assert {*training.images, *held.images} == set(photographs.images)
+
+
+def test_the_time_of_all_stretches_is_counted(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of ten seconds a step; the second stretch begins with the clock at zero again."""
+    learn, now = Weights.learn, [0.0]
+
+    def ticking(self, low, high, rate, step):
+        if step == 4 and now[0] == 40:
+            raise KeyboardInterrupt
+        now[0] += 10.0
+        return learn(self, low, high, rate, step)
+
+    monkeypatch.setattr(Weights, "learn", ticking)
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(states, "SAVE_EVERY", 10)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "s")
+    now[0] = 0.0
+    assert [row.seconds for row in run(photos, tmp_path / "s").curve] == [30.0, 60.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from srquant.images import Calibration
 from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
-from srquant.methods import OAPTQ, PLQ
+from srquant.learning.stages import Mover, Stage
+from srquant.methods import OAPTQ, PLQ, recipe
 from srquant.methods.base import WeightSettings
 from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.methods.recipe import OutputAndFeatures, SRQuant
@@ -215,3 +217,67 @@ def test_learning_stays_on_the_int8_grid(kind: type, bits: int, tiny: Model, pat
             assert torch.equal(quantizer.decode(codes), grid.integers(codes) * scale)
             moved += not torch.equal(quantizer.upper, start[f"{name}.{side}.upper"]) if side == "left" else 0
     assert moved
+
+
+def test_first_steps_are_of_the_size_of_what_moves(
+    tiny: Model, patches: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In units of the mean magnitude of a weight, and of the root mean square of what its layer gives."""
+    taken: list[Stage] = []
+
+    def noted(student: object, teacher: object, patches: object, stages: tuple[Stage, ...], *others: object) -> tuple:
+        taken.extend(stages)
+        return ()
+
+    monkeypatch.setattr(recipe, "finetune", noted)
+    SRQuant(bits=4).quantize(tiny, patches)
+    (stage,) = taken
+    factors = {name: (group.factor, group.relative) for group in stage.groups for name in group.parameters}
+    modules = dict(tiny.network.named_modules())
+    seen = 0
+    for name, (factor, relative) in factors.items():
+        if name.endswith(".right.weight"):
+            size = float(modules[name.removesuffix(".right.weight")].weight.abs().mean())
+            assert (factor, relative) == (pytest.approx(3.0 * size), False)
+            seen += 1
+        elif not name.endswith(".bias"):
+            assert (factor, relative) == (1.0, True)
+    assert seen == len([name for name in factors if name.endswith(".bias")]) > 3
+
+
+LEARNING = {
+    **{"epochs": 2, "steps": 4, "batch": 3, "rate": 1e-2, "decay": 0.5, "beta1": 0.5, "beta2": 0.5, "seed": 1},
+    **{"schedule": "constant", "precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_every_setting_of_learning_decides_the_result(tiny: Model, patches: Calibration, name: str) -> None:
+    settings = LearningSettings(epochs=3, batch=2)
+    first, second = (
+        state(OAPTQ(bits=4, finetuning=given).quantize(tiny, patches))
+        for given in (settings, replace(settings, **{name: LEARNING[name]}))
+    )
+    assert any(not torch.equal(value, second[key]) for key, value in first.items())
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cosine", "constant"])
+def test_rates_fall_as_the_settings_say(
+    tiny: Model, patches: Calibration, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    rates: list[float] = []
+    move = Mover.move
+
+    def noted(self: Mover, stage: Stage, rate: float) -> None:
+        rates.append(rate)
+        move(self, stage, rate)
+
+    monkeypatch.setattr(Mover, "move", noted)
+    settings = LearningSettings(epochs=2, batch=2, rate=1e-3, decay=0.5, schedule=schedule)
+    OAPTQ(bits=4, finetuning=settings).quantize(tiny, patches)
+    expected = {
+        "exponential": [1, 1, 1, 0.5, 0.5, 0.5],
+        "cosine": [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)],
+        "constant": [1] * 6,
+    }[schedule]
+    assert rates == pytest.approx([1e-3 * factor for factor in expected])
