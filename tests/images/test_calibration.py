@@ -89,3 +89,13 @@ def test_bad_folders(tmp_path: Path, low_images: Path) -> None:
         Calibration.from_low_resolution(low_images, size=15)
     with pytest.raises(ArgumentError, match="count=0"):
         Calibration.from_low_resolution(low_images, count=0)
+
+
+def test_patches_are_flipped_and_turned_in_all_eight_ways(tmp_path: Path) -> None:
+    pixels = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) // 4
+    Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(tmp_path / "a.png")
+    patches = Calibration.from_low_resolution(tmp_path, count=100, size=32)
+    found = {patches.patch(number).numpy().tobytes() for number in range(100)}
+    whole = np.stack([pixels.astype(np.float32) / 255] * 3)
+    turned = [np.rot90(flipped, turn, (1, 2)) for flipped in (whole, whole[:, :, ::-1]) for turn in range(4)]
+    assert found == {np.ascontiguousarray(patch).tobytes() for patch in turned}

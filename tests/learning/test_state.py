@@ -151,6 +151,7 @@ def test_a_folder_is_no_state(tmp_path: Path) -> None:
 def test_a_state_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(states.time, "monotonic", lambda: now[0])
+    assert states.SAVE_EVERY == 60, "so much work is lost at most"
     file = state(tmp_path / "s")
     now[0] += states.SAVE_EVERY - 1
     assert not file.due
