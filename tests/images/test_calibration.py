@@ -9,7 +9,7 @@ from PIL import Image
 from tests.conftest import write_png
 
 from srquant.images import Calibration, calibration
-from srquant.support.errors import ArgumentError, ImageError
+from srquant.support.errors import ArgumentError, FolderWarning, ImageError
 
 
 def test_patches_are_cut_flipped_and_turned(low_images: Path) -> None:
@@ -79,6 +79,7 @@ def test_natural_photographs_at_scale_4_give_80_pixels(shared: Path) -> None:
 def test_bad_folders(tmp_path: Path, low_images: Path) -> None:
     with pytest.raises(ImageError, match="holds no images to calibrate on"):
         Calibration.from_low_resolution(tmp_path)
+    write_png(tmp_path / "smaller.png", 12, 40)
     write_png(tmp_path / "small.png", 15, 40)
     with pytest.raises(ImageError, match=r"small\.png is 40x15; calibration images need at least 16x16"):
         Calibration.from_low_resolution(tmp_path)
@@ -99,3 +100,91 @@ def test_patches_are_flipped_and_turned_in_all_eight_ways(tmp_path: Path) -> Non
     whole = np.stack([pixels.astype(np.float32) / 255] * 3)
     turned = [np.rot90(flipped, turn, (1, 2)) for flipped in (whole, whole[:, :, ::-1]) for turn in range(4)]
     assert found == {np.ascontiguousarray(patch).tobytes() for patch in turned}
+
+
+def test_folders_in_the_folder_are_searched(tmp_path: Path, low_images: Path) -> None:
+    for number, path in enumerate(sorted(low_images.iterdir())):
+        copy = tmp_path / f"{number % 2}/deep/{path.name}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (tmp_path / "notes.txt").touch()
+    with pytest.warns(FolderWarning, match=r"passed over 1 × not a picture \(notes.txt\)"):
+        patches = Calibration.from_low_resolution(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in patches.images] == (
+        ["0/deep/0.png", "0/deep/2.png", "0/deep/4.png", "1/deep/1.png", "1/deep/3.png", "1/deep/5.png"]
+    )
+
+
+@pytest.mark.parametrize("icon", [(20, 20), (8, 8), (4, 90), (16, 16)], ids=str)
+def test_an_icon_makes_no_patch_small(tmp_path: Path, icon: tuple[int, int]) -> None:
+    """The patches are those of the folder without it, to the bit."""
+    for number in range(5):
+        write_png(tmp_path / f"photos/{number}.png", 60 + number, 80, number)
+        write_png(tmp_path / f"both/{number}.png", 60 + number, 80, number)
+    write_png(tmp_path / "both/icon.png", *icon)
+    without, patches = (Calibration.from_low_resolution(tmp_path / name, count=9) for name in ("photos", "both"))
+    assert (patches.size, patches.passed_over, len(patches.images)) == (60, 1, 5)
+    assert torch.equal(patches.batch(range(9)), without.batch(range(9)))
+    assert patches.digest() == without.digest()
+    assert "from 5 LR images (1 smaller one passed over), seed 0" in patches.describe()
+    assert "passed over" not in without.describe()
+
+
+@pytest.mark.parametrize(
+    ("sides", "size"),
+    [
+        ([96, 200, 300], 96),
+        ([48, 96, 96], 48),
+        ([47, 96, 96], 96),
+        ([40, 60, 80, 300], 40),
+        ([29, 60, 80, 300], 60),
+        ([20, 20, 20, 300], 20),
+        ([15, 15, 15, 300], 96),
+        ([100], 96),
+        ([17], 17),
+    ],
+    ids=str,
+)
+def test_the_size_that_most_images_allow(tmp_path: Path, sides: list[int], size: int) -> None:
+    for number, side in enumerate(sides):
+        write_png(tmp_path / f"{number}.png", side, side + 9, number)
+    patches = Calibration.from_low_resolution(tmp_path)
+    assert (patches.size, patches.passed_over) == (size, sum(side < size for side in sides))
+
+
+def test_a_size_that_is_asked_for_is_kept(low_images: Path) -> None:
+    patches = Calibration.from_low_resolution(low_images, size=40)
+    assert (patches.size, patches.passed_over) == (40, 3)
+    assert {path.name for path in patches.images} == {"0.png", "3.png", "4.png"}
+    assert "100 patches of 40x40 from 3 LR images (3 smaller ones passed over), seed 0" in patches.describe()
+
+
+def test_an_image_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 40, 40)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.warns(FolderWarning, match=r"passed over 1 image that cannot be read: .*b\.png is not an image"):
+        assert len(Calibration.from_low_resolution(tmp_path).images) == 1
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ImageError, match=r"b\.png is not an image"):
+        Calibration.from_low_resolution(tmp_path)
+
+
+@pytest.mark.parametrize(("colour", "message"), [(0, "one colour only"), (200, "one colour only"), (None, "the same")])
+def test_images_that_tell_nothing_are_warned_of(tmp_path: Path, colour: int | None, message: str) -> None:
+    for number in range(3):
+        path = write_png(tmp_path / f"{number}.png", 80, 96)
+        if colour is not None:
+            Image.new("RGB", (96, 80 + number), (colour,) * 3).save(path)
+    for make in (Calibration.from_low_resolution, lambda folder: Calibration.from_photographs(folder, 2)):
+        with pytest.warns(FolderWarning, match=message):
+            make(tmp_path)
+    write_png(tmp_path / "3.png", 80, 96, seed=1)
+    assert Calibration.from_photographs(tmp_path, 2).size == 40
+
+
+def test_a_damaged_image_is_no_reason_to_stop_before_it_is_needed(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "0.png", 40, 40)
+    path.write_bytes(path.read_bytes()[:-600])
+    patches = Calibration.from_low_resolution(tmp_path, count=1)
+    with pytest.raises(ImageError, match="damaged"):
+        patches.patch(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,7 +128,7 @@ def distributions(
     from srquant.analysis import distributions as run
     from srquant.analysis.figures import draw_distributions
 
-    _require_figure(output, network.network, *calibration.folders)
+    _require_figure(output, network.network, searched=calibration.folders)
     model = network.load()
     images = calibration.open(model.scale)
     rows = run(model, images, layers=layer or ("*",), weights=weights)
@@ -154,7 +154,7 @@ def bounds(
     from srquant.analysis import bound_percentiles
     from srquant.analysis.figures import draw_bounds
 
-    _require_figure(output, network.network, *model, *calibration.folders)
+    _require_figure(output, network.network, *model, searched=calibration.folders)
     opened = network.load()
     quantized = {path.stem: load(path) for path in model}
     rows = bound_percentiles(opened, quantized, calibration.open(opened.scale))
@@ -188,7 +188,7 @@ def sensitivity(
     from srquant.analysis.figures import draw_sensitivity
     from srquant.support.settings import Positive, check
 
-    _require_figure(output, network.network, data, *calibration.folders)
+    _require_figure(output, network.network, data, searched=calibration.folders)
     check("images", images, Positive)
     configuration = configure(method, bits, edges="none")
     model = network.load()
@@ -275,10 +275,17 @@ def compare(
     print(f"wrote {output}: top,left,size = {','.join(map(str, window))}")
 
 
-def _require_figure(output: Path, *inputs: Path | None) -> None:
-    """Check that a figure, and its numbers beside it, can be written without harm to what is read."""
+def _require_figure(output: Path, *inputs: Path | None, searched: Iterable[Path | None] = ()) -> None:
+    """Check that a figure, and its numbers beside it, can be written without harm to what is read.
+
+    Args:
+        output: The figure.
+        inputs: Files, and folders of pictures or pairs.
+        searched: Folders that are read with all folders in them.
+    """
     read = [part for path in inputs if path is not None for part in _folders(path)]
     require_output(output, "figures", (".png", ".csv"), *read)
+    require_output(output, "figures", (".png", ".csv"), *searched, below=True)
 
 
 def _folders(path: Path) -> list[Path]:

@@ -186,15 +186,18 @@ class CalibrationOptions:
     """Calibration patches."""
 
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of LR images, like those the network will be given.")
+        Path | None,
+        typer.Option(help="Folder of LR images (with all folders in it), like those the network will be given."),
     ] = None
     calibration_hr: Annotated[
-        Path | None, typer.Option(help="Folder of photographs from which LR images are made (MATLAB bicubic).")
+        Path | None, typer.Option(help="Folder of photographs from which LR images are made by MATLAB's bicubic.")
     ] = None
     patches: Annotated[int, typer.Option(help="Calibration patches, up to 100,000.")] = 100
     patch_size: Annotated[
         int | None,
-        typer.Option(help="Their height and width, 96 if not given; less where the smallest image is smaller."),
+        typer.Option(
+            help="Their height and width; smaller images are passed over. 96 if not given, less where most are smaller."
+        ),
     ] = None
     seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0
 
