@@ -22,7 +22,7 @@ from srquant.learning.trainer import Trained, train, validation_psnr
 from srquant.learning.weights import Weights
 from srquant.networks.edsr import EDSR, EDSRConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
-from srquant.support.errors import ArgumentError, ImageError, TrainingError
+from srquant.support.errors import ArgumentError, FolderWarning, ImageError, TrainingError
 from srquant.support.processes import Processes
 
 CPU = torch.device("cpu")
@@ -357,3 +357,10 @@ def test_the_time_of_all_stretches_is_counted(photos: Path, tmp_path: Path, monk
         run(photos, tmp_path / "s")
     now[0] = 0.0
     assert [row.seconds for row in run(photos, tmp_path / "s").curve] == [30.0, 60.0]
+
+
+def test_photographs_too_small_for_a_patch_are_passed_over_and_counted(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 40, 40)
+    write_png(tmp_path / "icon.png", 20, 40)
+    with pytest.warns(FolderWarning, match=r"passed over 1 image smaller than 32x32"):
+        assert [path.name for path in Photographs.of(tmp_path, 2, 16).images] == ["a.png"]

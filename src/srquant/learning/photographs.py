@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from srquant.images.listing import list_images
 from srquant.images.pairs import Pair
 from srquant.images.reading import read_size
 from srquant.support.digests import digest_of_pictures, digest_of_settings
-from srquant.support.errors import ImageError
+from srquant.support.errors import FolderWarning, ImageError
 from srquant.support.tensors import as_tensor
+from srquant.support.wording import counted
 
 Both = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -42,12 +44,19 @@ class Photographs:
         """All photographs of a folder that are large enough for a patch.
 
         Raises:
-            ImageError: The folder holds none.
+            ImageError: The folder holds none, or one cannot be read.
+
+        Warns:
+            FolderWarning: Something is passed over.
         """
         needed = patch * scale
-        images = [path for path in list_images(folder, recursive=True) if min(read_size(path)) >= needed]
+        listed = list_images(folder, recursive=True)
+        images = [path for path in listed if min(read_size(path)) >= needed]
         if not images:
             raise ImageError(f"{folder} holds no image of at least {needed}x{needed} pixels to train on")
+        if len(images) < len(listed):
+            small = counted(len(listed) - len(images), "image")
+            warnings.warn(f"{folder}: passed over {small} smaller than {needed}x{needed}", FolderWarning, stacklevel=2)
         return cls(tuple(images), scale)
 
     def split(self, count: int) -> tuple[Photographs, Photographs]:

@@ -137,8 +137,8 @@ def test_a_frame_that_is_damaged_is_no_raw_error(tmp_path: Path) -> None:
 
 def test_calibration_and_evaluation_take_the_first_page_and_say_so_once(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (48, 48, 3)).astype(np.uint8)) for n in range(2)]
-    for folder in ("HR", "calibration"):
-        (tmp_path / folder).mkdir()
+    for folder in ("set/HR", "calibration"):
+        (tmp_path / folder).mkdir(parents=True)
         pages[0].save(tmp_path / folder / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.warns(LossWarning) as said:
         patches = Calibration.from_low_resolution(tmp_path / "calibration", count=9, size=48)
@@ -148,5 +148,5 @@ def test_calibration_and_evaluation_take_the_first_page_and_say_so_once(tmp_path
         f"{tmp_path / 'calibration/a.tif'} holds 2 pages; the first is used"
     ]
     with pytest.warns(LossWarning, match=r"HR/a\.tif holds 2 pages; the first is used"):
-        ((pair,),) = find_pairs(tmp_path, 2)
+        ((pair,),) = find_pairs(tmp_path / "set", 2)
         assert np.array_equal(pair.read()[1], np.asarray(pages[0]))
