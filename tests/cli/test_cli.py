@@ -166,6 +166,7 @@ def test_bad_options_are_one_line_and_leave_nothing(
     assert not out.exists()
 
 
+@pytest.mark.filterwarnings("ignore::srquant.support.errors.FolderWarning")
 def test_bad_input_is_one_line(run, network: Path, low_images: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     (tmp_path / "empty").mkdir()
