@@ -20,7 +20,7 @@ from srquant.images.finding import find_pairs
 from srquant.images.formats.table import Target, named
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
-from srquant.methods import METHODS, Method, method_named
+from srquant.methods import METHODS, Method, method_named, usual_method
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
 from srquant.model.observing import first_checked, warn_if_unlike
@@ -58,7 +58,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def configure(
-    method: str = "plq",
+    method: str | None = None,
     bits: int | None = None,
     *,
     weight_bits: int | None = None,
@@ -73,7 +73,7 @@ def configure(
     >>> configure("oaptq", finetuning={"epochs": 3}, settings=["weights.granularity=per_channel"])
 
     Args:
-        method: Name, for instance ``plq``.
+        method: Name, for instance ``plq``; None for ``srquant`` at 8 bits and ``plq`` below.
         bits: Of activations, and of weights unless ``weight_bits`` says otherwise; 2 to 8, 4 if None.
         weight_bits: Of weights.
         edges: ``8bit``, ``float`` or ``none``; see :class:`~srquant.methods.Method`. ``8bit`` if None.
@@ -88,7 +88,7 @@ def configure(
     """
     common = {"bits": bits, "weight_bits": weight_bits, "edges": edges, "layers": layers}
     given = {name: value for name, value in common.items() if value is not None}
-    return override(method_named(method)(), settings, given | fields)
+    return override(method_named(method or usual_method(bits))(), settings, given | fields)
 
 
 def register(kind: K) -> K:

@@ -18,6 +18,7 @@ from srquant.quantizers import (
     PerTensor,
     PiecewiseLinear,
     Quantizer,
+    ScaledUniform,
     ShiftedNonUniform,
     ShiftedUniform,
     Symmetric,
@@ -44,6 +45,8 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
             if x.numel()
             else ShiftedUniform(bits, low, high, low)
         )
+    if kind == "scaled_uniform":
+        return ScaledUniform(bits, low, high, torch.tensor(1.0), grid)
     if kind == "symmetric":
         return Symmetric(bits, torch.maximum(-low, high), grid)
     if kind in ("free_levels", "shifted_levels"):
@@ -56,13 +59,20 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     return PiecewiseLinear(bits, low, high, breakpoint, "literal" if "literal" in options else "distinct", found, grid)
 
 
-WHOLE = ("uniform/int8", "symmetric/int8", "piecewise_linear/auto/int8", "piecewise_linear/both/int8")
+WHOLE = (
+    "uniform/int8",
+    "scaled_uniform/int8",
+    "symmetric/int8",
+    "piecewise_linear/auto/int8",
+    "piecewise_linear/both/int8",
+)
 KINDS = (
     "uniform",
     "symmetric",
     "free_levels",
     "shifted_levels",
     "shifted_uniform",
+    "scaled_uniform",
     *(f"piecewise_linear/{form}/{sides}" for form in ("distinct", "literal") for sides in ("auto", "both")),
     *WHOLE,
 )
@@ -239,8 +249,8 @@ def test_a_quantizer_is_rebuilt_from_its_description(kind: str) -> None:
     assert torch.equal(again(x), quantizer(x))
 
 
-COMMON = [kind for kind in KINDS if kind.startswith("shifted")]
-"""Kinds whose channels share their bounds, and differ by a shift."""
+COMMON = [kind for kind in KINDS if kind.startswith(("shifted", "scaled"))]
+"""Kinds whose channels share their bounds, and differ by a shift or a factor."""
 CHANNELS = [kind for kind in KINDS if kind not in COMMON]
 """Kinds whose bounds may be per channel."""
 
@@ -336,10 +346,12 @@ def test_an_axis_is_part_of_the_description(kind: str) -> None:
 def test_bounds_of_channels_are_refused_by_name_where_channels_share_them(kind: str) -> None:
     quantizer = make(kind, 4, torch.randn(50))
     bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
-    for name in bounds.keys() - {"shift"}:
+    for name in bounds.keys() - {"shift", "factor"}:
         of_each = bounds | {name: bounds[name].expand(3, *bounds[name].shape)}
-        with pytest.raises(ArgumentError, match=rf"^{name} of shape \(3.*: {kind} quantizers have one grid for all"):
-            build_quantizer(kind, quantizer.arguments(), of_each)
+        with pytest.raises(
+            ArgumentError, match=rf"^{name} of shape \(3.*: {quantizer.name} quantizers have one grid for all"
+        ):
+            build_quantizer(quantizer.name, quantizer.arguments(), of_each)
 
 
 class Terraces(Quantizer):

@@ -243,7 +243,9 @@ class QuantizationOptions:
         ),
     ] = None
 
-    def configure(self, method: str, settings: Iterable[str] = (), layers: Sequence[str] | None = None) -> Method:
+    def configure(
+        self, method: str | None, settings: Iterable[str] = (), layers: Sequence[str] | None = None
+    ) -> Method:
         """A method's configuration, with further fields and exceptions.
 
         Raises:

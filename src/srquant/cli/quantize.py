@@ -23,11 +23,12 @@ def quantize(
     common: QuantizationOptions,
     calibration: CalibrationOptions,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn); srquant methods shows all."
+            help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn; srquant not at 8 bits); "
+            "srquant methods shows all. If not given: srquant at 8 bits, plq below."
         ),
-    ] = "plq",
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(

@@ -54,7 +54,7 @@ from srquant.model import Model
 from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import turned
 from srquant.model.swapping import quant_layers
-from srquant.quantizers import Quantizer
+from srquant.quantizers import Quantizer, ScaledUniform
 from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
 from srquant.support.errors import ArgumentError, first_line
 from srquant.support.files import replacing, require_writable
@@ -240,6 +240,9 @@ class IntegerOperands:
         self.layer = layer
         self.settings = settings
         self.left = _fitting(name, "input", layer.left)
+        factor = layer.left.factor.detach() if isinstance(layer.left, ScaledUniform) else None
+        self.multiplier = None if factor is None or bool((factor == 1).all()) else torch.reciprocal(factor).cpu()
+        """What channels of the input are multiplied by before they are quantized; ``c 1 1`` or ``c``."""
         coded = layer.right if isinstance(layer.right, CodedWeight) else None
         self.right = _fitting(name, "right operand" if coded is None else "weight", layer.quantizers()["right"])
         self.weight: Tensor | None = None
@@ -307,13 +310,13 @@ def _quantized_transposed(operands: IntegerOperands, w: Writer, node: Node, *arg
     groups = operands.layer.product.inputs_first
     if groups > 1:
         raise NotImplementedError(f"{groups} groups, which have no scale for each output channel in ONNX")
-    left = _activation(w, arguments[0], operands.left, torch.uint8)
+    left = _activation(w, arguments[0], operands.left, torch.uint8, operands.multiplier)
     weight = _weight(w, turned(integers, groups), scale, operands, 1)
     return transposed_convolution(w, node, left, weight, operands.bias(), *arguments[3:])
 
 
 def _quantized_convolution(operands: IntegerOperands, w: Writer, node: Node, *arguments: Any) -> str:
-    left = _activation(w, arguments[0], operands.left, torch.uint8)
+    left = _activation(w, arguments[0], operands.left, torch.uint8, operands.multiplier)
     shuffle = Shuffle.after(node)
     of_channels = (*operands.weight_integers(), operands.bias())
     integers, scale, bias = of_channels if shuffle is None else map(shuffle.of_channels, of_channels)
@@ -325,16 +328,19 @@ def _quantized_convolution(operands: IntegerOperands, w: Writer, node: Node, *ar
 def _quantized_linear(operands: IntegerOperands, w: Writer, node: Node, x: str, *_: Any) -> str:
     """A linear map: where shapes are known a convolution of single pixels, in OpenVINO up to three times as fast."""
     integers, scale = operands.weight_integers()
+    multiplier = operands.multiplier
     if not w.fixed:
-        left = _activation(w, x, operands.left, torch.uint8)
+        left = _activation(w, x, operands.left, torch.uint8, multiplier)
         product = w.node("MatMul", left, _weight(w, integers.T.contiguous(), scale, operands, 1))
         return product if operands.layer.bias is None else w.node("Add", product, operands.layer.bias)
     if x in w.planes:
-        left = _activation(w, w.planes[x], operands.left, torch.uint8)
+        of_planes = None if multiplier is None else multiplier[:, None, None]
+        left = _activation(w, w.planes[x], operands.left, torch.uint8, of_planes)
     else:
         # Quantized before the axes change places, but not in the shape in which it was made: OpenVINO would join
         # the quantization with a norm before it, and its kernel for that is slow.
-        left = w.node("Transpose", _activation(w, as_rows(w, node, x), operands.left, torch.uint8), perm=[0, 3, 1, 2])
+        rows = _activation(w, as_rows(w, node, x), operands.left, torch.uint8, multiplier)
+        left = w.node("Transpose", rows, perm=[0, 3, 1, 2])
     weight = _weight(w, integers[..., None, None], scale, operands, 0)
     return from_planes(w, node, w.node("Conv", left, weight, operands.bias(), kernel_shape=[1, 1]))
 
@@ -348,21 +354,27 @@ _QUANTIZED: dict[str, Callable[..., str]] = {
 """How a quantized layer is written, by the name of its kind (:data:`~srquant.model.multiplications.KINDS`)."""
 
 
-def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> str:
-    """Quantize an activation; before a shuffle, which then moves bytes."""
+def _activation(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype, multiplier: Tensor | None = None) -> str:
+    """Quantize an activation, its channels multiplied; before a shuffle, which then moves bytes."""
     if isinstance(x, str) and x in w.shuffled:
         before, shuffle = w.shuffled[x]
-        codes, scale, zero = _codes(w, before, grid, dtype)
+        multiplier = None if multiplier is None else shuffle.of_pixels(multiplier)
+        codes, scale, zero = _codes(w, before, grid, dtype, multiplier)
         codes = shuffle.write(w, codes)
     else:
-        codes, scale, zero = _codes(w, x, grid, dtype)
+        codes, scale, zero = _codes(w, x, grid, dtype, multiplier)
     return w.node("DequantizeLinear", codes, scale, zero)
 
 
-def _codes(w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype) -> tuple[str, Tensor, Tensor]:
-    """Quantize a value: its bytes, their scale and their zero point."""
+def _codes(
+    w: Writer, x: Value, grid: IntegerGrid, dtype: torch.dtype, multiplier: Tensor | None = None
+) -> tuple[str, Tensor, Tensor]:
+    """Quantize a value, its channels multiplied: its bytes, their scale and their zero point."""
     if grid.low == 0:
         x = w.given_to("Relu", x)  # the quantization clips as well
+    if multiplier is not None:
+        # Not a scale for each channel: ONNX Runtime joins such a quantization with a convolution before it wrongly.
+        x = w.node("Mul", x, multiplier)
     lowest = torch.iinfo(dtype).min
     scale, zero = grid.scale.float().cpu(), torch.tensor(lowest - grid.low, dtype=dtype)
     piecewise = bool((grid.strides > 1).any())

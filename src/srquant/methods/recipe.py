@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from srquant.images.calibration import Calibration
+from srquant.images.covering import Covering
 from srquant.learning.feature_distance import normalised_distance
 from srquant.learning.finetuning import finetune
 from srquant.learning.losses import Outputs
@@ -25,6 +27,8 @@ from srquant.methods.pipeline.image_offsets import image_offsets
 from srquant.methods.pipeline.observe import Observed, observe_ranges
 from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.methods.pipeline.plan import Plan, make_plan
+from srquant.methods.pipeline.scaled import scaled_layers
+from srquant.methods.pipeline.spare import spare
 from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
@@ -43,6 +47,8 @@ from srquant.support.errors import ArgumentError
 from srquant.support.settings import Former
 
 _BITS_OF_IMAGES = 8
+_WEIGHED = 4, 32
+"""Patches on which layers are weighed, drawings aside, and their size."""
 _FEW = 4
 """Bits; the gradient of every level is a sum of its own."""
 
@@ -66,10 +72,18 @@ class SRQuant(Method):
         "together": ("alternating", {"true": "false", "yes": "no", "1": "0", "false": "true", "no": "yes", "0": "1"}),
     }
 
-    levels: Literal["auto", "non_uniform", "piecewise"] = "auto"
+    levels: Literal["auto", "non_uniform", "piecewise", "scaled"] = "auto"
     """Of activations: each ``non_uniform`` (:class:`~srquant.quantizers.NonUniform`), which has the least error;
     ``piecewise`` as in PLQ, which costs less to compute; ``auto`` is piecewise on an int8 grid and non-uniform
-    otherwise. More than 16 non-uniform levels stay where least squares put them: nothing is gained by learning them."""
+    otherwise. More than 16 non-uniform levels stay where least squares put them: nothing is gained by learning them.
+    ``scaled``, the choice of ``auto`` at 8 bits: equal steps on integers of eight bits, a factor for each input channel
+    folded into the weights, these rounded by GPTQ, and nothing learned (:mod:`~srquant.methods.pipeline.scaled`)."""
+    drawings: Annotated[int, Field(ge=0, le=1000)] = 12
+    """With ``levels=scaled``: drawings among the calibration patches (:mod:`~srquant.images.drawings`)."""
+    saturated: Annotated[int, Field(ge=0, le=1000)] = 4
+    """With ``levels=scaled``: calibration patches that come again with stronger colours."""
+    spare: Annotated[float, Field(ge=0, le=1)] = 0.03
+    """With ``levels=scaled``: part of the multiply-adds that may stay float, where that helps most."""
     channel_shift: bool = True
     """Where that lessens the squared error, non-uniform levels are those of channels minus their means
     (:class:`~srquant.quantizers.ShiftedNonUniform`)."""
@@ -104,6 +118,8 @@ class SRQuant(Method):
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
+        if self.levels == "scaled" or (self.levels == "auto" and self.bits == _BITS_OF_IMAGES):
+            return self._scaled(model, plan, calibration)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self._range, sizes)
         bounds = _aligned(bounds, plan) | self._image_bounds(plan, calibration)
@@ -114,6 +130,13 @@ class SRQuant(Method):
         kept = unfinished(state, self, self.finetuning, model)
         curve = finetune(student, plan.network, calibration, stages, loss, self.finetuning, kept) if stages else ()
         return finish(model, plan, layers, self, calibration, curve)
+
+    def _scaled(self, model: Model, plan: Plan, calibration: Calibration) -> Model:
+        patches = Covering(calibration, self.drawings, self.saturated)
+        layers = scaled_layers(plan, patches, self.weights)
+        spared = spare(plan, layers, patches.sample(*_WEIGHED), self.spare)
+        kept = {name: layer for name, layer in layers.items() if name not in spared}
+        return finish(model, plan.sparing(spared), kept, self, patches)
 
     def _range(self, bits: int) -> Range:
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct", grid=self.grid))

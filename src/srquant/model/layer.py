@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.model.multiplications import Product, turned
-from srquant.quantizers.base import Quantizer
+from srquant.quantizers import Quantizer, without_factor
 from srquant.support.tensors import in_one_layout
 
 
@@ -74,7 +74,7 @@ class QuantLayer(nn.Module):
         """The weight as it multiplies, in the module's shape; some networks look at their layers' weights."""
         if isinstance(self.right, Quantizer):
             raise AttributeError("a product of two activations has no weight")
-        return turned(self.right(), self.product.inputs_first)
+        return turned(without_factor(self.right(), self.left), self.product.inputs_first)
 
     def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
         """The product of the operands, passed by position, or by the names that the module it stands for gives them."""

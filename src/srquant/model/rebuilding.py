@@ -17,7 +17,7 @@ from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import MultiplicationKind, kind_of, turned
 from srquant.model.swapping import replace_all
 from srquant.networks.base import SRNetwork
-from srquant.quantizers import Quantizer, build_quantizer
+from srquant.quantizers import Quantizer, build_quantizer, without_factor
 from srquant.quantizers.numerics.packing import packed_size, unpack
 from srquant.support.settings import Checked, stored_as
 from srquant.support.tensors import names_of, untie
@@ -99,7 +99,7 @@ def rebuild(
     for stored in index.layers:
         operand = right[stored.name]
         if isinstance(operand, CodedWeight):
-            state[f"{stored.name}.weight"] = turned(operand(), stored.inputs_first)
+            state[f"{stored.name}.weight"] = turned(without_factor(operand(), left[stored.name]), stored.inputs_first)
         for end in ("weight", "bias"):
             if (key := f"{stored.name}.{end}") in state:
                 state |= {f"{other}.{end}": state[key] for other in stored.also}
@@ -133,10 +133,10 @@ def _layer(
 
 
 def _check_shapes(name: str, kind: MultiplicationKind, module: nn.Module, quantizer: Quantizer) -> None:
-    """Bounds of an activation are numbers, centres one for each channel."""
-    centres = dict(quantizer.named_parameters()).get("shift")
+    """Bounds of an activation are numbers; centres and factors are one for each channel."""
     shape = kind.along_channels(torch.empty(kind.channels_of(module))).shape
-    if quantizer.knots().ndim != 1 or (centres is not None and centres.shape != shape):
+    others = [value.shape for bound, value in quantizer.named_parameters() if bound in ("shift", "factor")]
+    if quantizer.knots().ndim != 1 or any(other != shape for other in others):
         raise ValueError(f"the bounds of {name} do not have the shape of its operand")
 
 

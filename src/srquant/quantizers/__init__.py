@@ -11,6 +11,8 @@ from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.base import check_grid as check_grid
+from srquant.quantizers.channel_factor import times_factor as times_factor
+from srquant.quantizers.channel_factor import without_factor as without_factor
 from srquant.quantizers.granularity import Granularity as Granularity
 from srquant.quantizers.granularity import PerChannel as PerChannel
 from srquant.quantizers.granularity import PerTensor as PerTensor
@@ -19,6 +21,7 @@ from srquant.quantizers.non_uniform import ShiftedNonUniform as ShiftedNonUnifor
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels
 from srquant.quantizers.piecewise_linear import find_sides as find_sides
+from srquant.quantizers.uniform import ScaledUniform as ScaledUniform
 from srquant.quantizers.uniform import ShiftedUniform as ShiftedUniform
 from srquant.quantizers.uniform import Symmetric as Symmetric
 from srquant.quantizers.uniform import Uniform as Uniform

@@ -62,6 +62,26 @@ class Quantizer(nn.Module):
     grid: integers.Grid = "free"
     axis: int = 0
     """Of the values, along which bounds of shape ``(c,)`` lie."""
+    apart: ClassVar[str] = ""
+    """The parameter by which channels differ that share all bounds, if there is one."""
+
+    @classmethod
+    def require_common(cls, name: str, bound: Tensor, ndim: int) -> None:
+        """Refuse bounds that channels have each of their own, where they differ by something else; see :attr:`apart`.
+
+        Args:
+            name: Of the bound.
+            bound: What was given.
+            ndim: How many axes it has where channels share it.
+
+        Raises:
+            ArgumentError: It has more.
+        """
+        if bound.ndim != ndim:
+            raise ArgumentError(
+                f"{name} of shape {tuple(bound.shape)}: {cls.name} quantizers have one grid for all channels, which "
+                f"differ by {cls.apart}; give {name} for the whole tensor"
+            )
 
     def knots(self) -> Tensor:
         """Increasing knots of the grid, ``(m + 1,)`` or ``(c, m + 1)``, differentiable in the bounds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from srquant.quantizers.base import Quantizer
-from srquant.support.errors import ArgumentError
 
 
 class Shifted(Quantizer):
@@ -18,25 +17,8 @@ class Shifted(Quantizer):
     ``… c``, or ``()``.
     """
 
+    apart = "shift"
     shift: nn.Parameter
-
-    @classmethod
-    def require_common(cls, name: str, bound: Tensor, ndim: int) -> None:
-        """Refuse bounds that channels have each of their own: that is what the shift is for.
-
-        Args:
-            name: Of the bound.
-            bound: What was given.
-            ndim: How many axes it has where channels share it.
-
-        Raises:
-            ArgumentError: It has more.
-        """
-        if bound.ndim != ndim:
-            raise ArgumentError(
-                f"{name} of shape {tuple(bound.shape)}: {cls.name} quantizers have one grid for all channels, which "
-                f"differ by shift; give {name} for the whole tensor"
-            )
 
     def centred(self, x: Tensor) -> Tensor:
         return x - self.shift.to(x.dtype)

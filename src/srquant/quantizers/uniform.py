@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.quantizers.base import NARROWEST, Quantizer, check_bits, check_grid
+from srquant.quantizers.channel_factor import Scaled
 from srquant.quantizers.channel_shift import Shifted
 from srquant.quantizers.numerics.integers import WIDTH, Grid, short, uniform_knots
 
@@ -96,3 +97,23 @@ class ShiftedUniform(Shifted, Uniform):
         self.require_common("upper", upper, 0)
         super().__init__(bits, lower, upper)
         self.shift = nn.Parameter(shift.detach().clone())
+
+
+class ScaledUniform(Scaled, Uniform):
+    """A uniform grid for channels of different extents.
+
+    Args:
+        bits: b.
+        lower: Lower end of the range of divided channels.
+        upper: Upper end.
+        factor: What channels are divided by, positive.
+        grid: Where levels lie.
+    """
+
+    name = "scaled_uniform"
+
+    def __init__(self, bits: int, lower: Tensor, upper: Tensor, factor: Tensor, grid: Grid = "free") -> None:
+        self.require_common("lower", lower, 0)
+        self.require_common("upper", upper, 0)
+        super().__init__(bits, lower, upper, grid)
+        self.factor = nn.Parameter(factor.detach().clone())

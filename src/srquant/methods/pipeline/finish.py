@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from srquant.images.calibration import Calibration
+from srquant.images.covering import Covering
 from srquant.methods.base import Method
 from srquant.methods.pipeline.plan import Plan
 from srquant.model import Model
@@ -21,7 +22,7 @@ def finish(
     plan: Plan,
     layers: Mapping[str, QuantLayer],
     method: Method,
-    calibration: Calibration,
+    calibration: Calibration | Covering,
     curve: Sequence[Epoch] = (),
 ) -> Model:
     """The quantized model: weights as codes, bounds fixed, provenance written down.

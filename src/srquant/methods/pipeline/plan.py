@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from srquant.methods.base import Bits, Method, Scope, parse_rule
 from srquant.model import Model
@@ -40,6 +40,13 @@ class Plan:
     survey: Survey
     targets: tuple[Target, ...]
     kept: tuple[Kept, ...]
+
+    def sparing(self, names: Sequence[str]) -> Plan:
+        """The same with some targets left float, as they cost most."""
+        spared = [target.multiplication for target in self.targets if target.multiplication.name in names]
+        kept = [Kept(each.name, "costs most", each.multiply_adds / self.survey.multiply_adds) for each in spared]
+        targets = tuple(target for target in self.targets if target.multiplication.name not in names)
+        return replace(self, targets=targets, kept=(*self.kept, *kept))
 
     @property
     def names(self) -> list[str]:

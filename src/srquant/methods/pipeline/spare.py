@@ -1,0 +1,70 @@
+"""Which layers stay float: the few whose rounding costs most, as far as a part of the multiply-adds allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from srquant.methods.pipeline.plan import Plan
+from srquant.model.layer import QuantLayer
+from srquant.model.observing import to_network
+from srquant.model.swapping import replace_all, swap
+from srquant.support.progress import track
+
+_CANDIDATES = 24
+"""Layers that are tried: the cheapest ones."""
+_WORTH = 0.97
+"""The error must fall to this part of what it was, for a layer to stay float."""
+
+
+def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: float) -> list[str]:
+    """Choose layers that stay float: each is tried alone, and those that help most are taken while they help on top.
+
+    Args:
+        plan: The float network and what is quantized.
+        layers: The quantized layers.
+        images: On which outputs are compared, ``n 3 h w`` in [0, 1].
+        part: Of the multiply-adds that may stay float, all in all.
+
+    Returns:
+        Their names, in the order in which they were chosen.
+    """
+    costs = {
+        target.multiplication.name: target.multiplication.multiply_adds / plan.survey.multiply_adds
+        for target in plan.targets
+    }
+    candidates = sorted((name for name in layers if costs[name] <= part), key=costs.__getitem__)[:_CANDIDATES]
+    if not candidates:
+        return []
+    student = swap(plan.network, layers)
+    images = to_network(plan.network, images)
+    with torch.inference_mode():
+        expected = plan.network(images.clone())
+
+    def error_without(name: str) -> float:
+        replace_all(student, {name: plan.network.get_submodule(name)})
+        found = _error(student, images, expected)
+        replace_all(student, {name: layers[name]})
+        return found
+
+    least = _error(student, images, expected)
+    alone = {name: error_without(name) for name in track(candidates, "Weighing layers", len(candidates))}
+    chosen: list[str] = []
+    for name in sorted(candidates, key=alone.__getitem__):
+        if costs[name] > part - sum(costs[other] for other in chosen):
+            continue
+        error = error_without(name)
+        if error > _WORTH * least:
+            break
+        replace_all(student, {name: plan.network.get_submodule(name)})
+        chosen.append(name)
+        least = error
+    return chosen
+
+
+def _error(student: torch.nn.Module, images: Tensor, expected: Tensor) -> float:
+    """The mean over images of the root mean square error of the outputs."""
+    with torch.inference_mode():
+        return float((student(images.clone()) - expected).square().mean((1, 2, 3)).sqrt().mean())
