@@ -1,9 +1,10 @@
 """What eight bits cost.
 
-``python -m benchmarks.eight_bits PHOTOGRAPHS DATA NETWORK ... [--record FILE]``
+``python -m benchmarks.eight_bits PHOTOGRAPHS DATA NETWORK ... --record FILE`` measures,
+``python -m benchmarks.eight_bits --table FILE`` prints the table of a record again.
 
 Each network is quantized to W8A8 by our recipe and by MinMax (weights per channel, activations per tensor), calibrated
-on photographs. Prints a Markdown table, from records that ``--record`` keeps: the loss on DATA/Set5 (PSNR on Y, border
+on photographs. The Markdown table: the loss on DATA/Set5 (PSNR on Y, border
 of the scale cut) and on drawn pages that no calibration saw, mean and worst picture; the agreement with the float
 network's pictures in dB, which is what counts where a network was trained with a discriminator; the part of the
 multiply-adds that is quantized, and processor seconds.
@@ -111,19 +112,30 @@ def rows(path: Path, options: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("networks", type=Path, nargs="+")
+    parser.add_argument("photographs", type=Path, nargs="?")
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("networks", type=Path, nargs="*")
     parser.add_argument("--patches", type=int, default=32)
     parser.add_argument("--record", type=Path)
+    parser.add_argument("--table", type=Path)
     options = parser.parse_args()
+    if options.table:
+        print(table([Row(**row) for row in json.loads(options.table.read_text())]))
+        return
+    if not options.networks:
+        parser.error("give photographs, data and networks, or --table")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found = [row for path in options.networks for row in rows(path, options)]
     if options.record:
         options.record.write_text(json.dumps([asdict(row) for row in found], indent=1) + "\n")
+    print(table(found))
+
+
+def table(found: list[Row]) -> str:
+    """All rows as Markdown."""
     titles = ("network", "method", "loss on Set5", "on drawn pages", "agreement", "worst", "quantized", "seconds")
-    print(markdown(titles, [line(row) for row in found]))
+    return markdown(titles, [line(row) for row in found])
 
 
 def line(row: Row) -> tuple[str, ...]:
