@@ -19,6 +19,17 @@ from srquant.support.errors import ArgumentError
 
 WEIGHT = torch.linspace(-1, 1, 5 * 3 * 9).sin().view(5, 3, 3, 3)
 LINE = torch.linspace(-1, 1, 12).view(4, 3)
+
+
+def overwriting(x: Tensor) -> Tensor:
+    """Reads a tensor before and after something was written into it."""
+    y = x.relu()
+    before = y * 3
+    y += x
+    y.mul_(2)
+    return before + y
+
+
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "conv2d": lambda x: F.conv2d(x, WEIGHT, torch.arange(5.0), stride=2, padding=1, dilation=2),
     "conv2d, same": lambda x: F.conv2d(x, WEIGHT[..., :2, :], padding="same"),
@@ -31,6 +42,8 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "matmul": lambda x: x @ x.transpose(-2, -1),
     "add, alpha": lambda x: torch.add(x, x.relu(), alpha=3) - torch.sub(2 * x, x / 3, alpha=0.5),
     "neg": lambda x: -x,
+    "in place": lambda x: overwriting(x),
+    "silu, type_as": lambda x: F.silu(x) + torch.ones(1).type_as(x),
     "activations": lambda x: F.leaky_relu(x, 0.2) + F.gelu(x) * torch.sigmoid(x) - torch.tanh(x),
     "gelu, tanh": lambda x: F.gelu(x, approximate="tanh"),
     "prelu": lambda x: F.prelu(x, torch.tensor([0.1, 0.2, -0.3])),

@@ -150,6 +150,10 @@ def _to_dtype(w: Writer, node: Node, x: Value, *_: Any, **__: Any) -> Value:
     return w.node("Cast", w.node("Cast", x, to=kinds.INT32), to=kinds.FLOAT)
 
 
+def _silu(w: Writer, _node: Node, x: Value, *_: Any) -> str:
+    return w.node("Mul", x, w.node("Sigmoid", x))
+
+
 def _leaky_relu(w: Writer, node: Node, x: Value, slope: float = 0.01) -> str:
     return _single(w, node, "LeakyRelu", x, alpha=float(slope))
 
@@ -322,6 +326,7 @@ OPERATORS: dict[str, Convert] = {
     "aten.relu.default": _activation("Relu"),
     "aten.sigmoid.default": _activation("Sigmoid"),
     "aten.tanh.default": _activation("Tanh"),
+    "aten.silu.default": _silu,
     "aten.leaky_relu.default": _leaky_relu,
     "aten.prelu.default": _prelu,
     "aten.gelu.default": _gelu,
@@ -359,5 +364,6 @@ OPERATORS: dict[str, Convert] = {
     "aten.detach.default": _same,
     "aten.dropout.default": _same,
     "aten.to.dtype": _to_dtype,
+    "aten.type_as.default": _to_dtype,
 }
 """By PyTorch's full name."""

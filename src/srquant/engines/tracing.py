@@ -71,6 +71,8 @@ def trace(model: Model, height: int, width: int, batch: int = 1) -> Trace:
         warnings.simplefilter("ignore")  # of PyTorch, about its own pieces
         try:
             program = torch.export.export(contract, (torch.rand(batch, 3, height, width),), strict=False)
+            if any(_overwrites(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})  # the same operators, but each gives a new tensor
         except Exception as error:
             # What a network may do wrong here is without limit, and so are the exceptions.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -81,6 +83,12 @@ def trace(model: Model, height: int, width: int, batch: int = 1) -> Trace:
     names |= signature.inputs_to_lifted_tensor_constants
     values = {name: cast(Tensor, stored[key]) for name, key in names.items()}
     return Trace(program.graph, values, str(next(iter(signature.user_inputs))))
+
+
+def _overwrites(node: fx.Node) -> bool:
+    """Whether an operator writes into one of its arguments."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
 
 
 @contextmanager
