@@ -59,7 +59,7 @@ def changed(random: Random, state: dict[str, Any]) -> dict[Any, Any]:
                 state[key] = state[key].to(random.choice(KINDS))
             case "all kinds" if all(isinstance(value, Tensor) for value in state.values()):
                 kind = random.choice(KINDS)
-                state = {name: value.to(kind) for name, value in state.items()}
+                state = {name: (value.real if value.is_complex() else value).to(kind) for name, value in state.items()}
             case "missing":
                 del state[key]
             case "half":

@@ -31,7 +31,8 @@ SHORT: dict[str, dict[str, object]] = {
 
 
 def configured(method: str, **fields: object) -> Method:
-    return all_methods()[method](**{**SHORT.get(method, {}), **fields})
+    short = {} if (method, fields.get("bits")) == ("srquant", 8) else SHORT.get(method, {})  # it learns nothing there
+    return all_methods()[method](**{**short, **fields})
 
 
 each_method = pytest.mark.parametrize("method", sorted(all_methods()))

@@ -27,7 +27,7 @@ from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import product_of
 from srquant.model.swapping import quant_layers, swap
 from srquant.quantizers import ScaledUniform, Symmetric, Uniform, times_factor
-from srquant.support.errors import NetworkError
+from srquant.support.errors import ArgumentError, NetworkError
 
 WEIGHTS = WeightSettings(granularity="per_channel")
 
@@ -237,6 +237,11 @@ def test_published_networks_at_eight_bits(name: str, shared: Path, tmp_path: Pat
 def test_the_same_seed_gives_the_same_bytes(edsr: Model, calibration: Calibration, tmp_path: Path) -> None:
     files = [SRQuant(bits=8).quantize(edsr, calibration).save(tmp_path / f"{name}.safetensors") for name in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_settings_of_learning_are_not_ignored(edsr: Model, calibration: Calibration) -> None:
+    with pytest.raises(ArgumentError, match="finetuning is set, but levels=scaled"):
+        srquant.configure("srquant", 8, finetuning={"epochs": 3}).quantize(edsr, calibration)
 
 
 def test_it_is_what_quantizing_to_eight_bits_means() -> None:

@@ -132,6 +132,11 @@ class SRQuant(Method):
         return finish(model, plan, layers, self, calibration, curve)
 
     def _scaled(self, model: Model, plan: Plan, calibration: Calibration) -> Model:
+        if self.finetuning != SRQuant().finetuning:
+            raise ArgumentError(
+                "finetuning is set, but levels=scaled, the choice of 8 bits, learn nothing; leave it out, or give "
+                "levels=non_uniform"
+            )
         patches = Covering(calibration, self.drawings, self.saturated)
         layers = scaled_layers(plan, patches, self.weights)
         spared = spare(plan, layers, patches.sample(*_WEIGHED), self.spare)
