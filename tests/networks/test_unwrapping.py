@@ -63,6 +63,9 @@ def normalised(state: dict[str, Tensor], length: str, direction: str) -> dict[st
 
 COUNTERS = {key: torch.zeros(1, dtype=torch.float64) for key in ("total_ops", "head.total_ops", "head.0.total_params")}
 
+STATE = torch.zeros(3, 4)
+"""Of a metric."""
+
 PLAIN: dict[str, Content] = {
     "plain": lambda s: s,
     "module": lambda s: behind("module.", s),
@@ -135,6 +138,24 @@ TOLD: dict[str, tuple[Content, str]] = {
     "metrics": (
         lambda s: {"state_dict": {**behind("net.", s), "loss_fn.weight": torch.ones(1), "psnr.total": torch.zeros(())}},
         r"took the weights state_dict\.net .*left loss_fn\.weight, psnr\.total$",
+    ),
+    "metrics behind a common prefix": (
+        lambda s: {
+            "state_dict": behind(
+                "module._orig_mod.", {**behind("net.", s), "psnr.sum": torch.zeros(3, 4), "psnr.total": torch.zeros(())}
+            )
+        },
+        r"took the weights state_dict\.module\._orig_mod\.net .*left module\._orig_mod\.psnr\.sum, ",
+    ),
+    "average of a network with metrics": (
+        lambda s: {
+            "state_dict": {
+                "n_averaged": torch.tensor(2),
+                **behind("module.", behind("model.", s) | {"psnr.sum": STATE}),
+            },
+            "current_model_state": behind("model.", other(s)) | {"psnr.sum": STATE},
+        },
+        r"took the weights state_dict\.module\.model .*left .* current_model_state\.model and module\.psnr\.sum$",
     ),
     "broken metrics": (
         lambda s: {**behind("net.", s), "best.value": torch.tensor(float("nan"))},

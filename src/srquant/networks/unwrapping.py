@@ -141,18 +141,22 @@ def _mappings(content: Any, place: tuple[str, ...], depth: int) -> Iterator[Cand
 def _parts(whole: Candidate) -> Iterator[Candidate]:
     """The parts of a mapping whose keys begin with the same word, where there are several.
 
-    Only those of a known name, or that are most of it: a piece of an unknown network is no network.
+    Only those of a known name, or that are most of it: a piece of an unknown network is no network. A prefix that all
+    keys share is taken off first.
     """
+    shared = ""
+    while (prefix := _common_prefix(whole.state)) is not None:
+        stripped = {key.removeprefix(prefix): value for key, value in whole.state.items()}
+        whole = Candidate(stripped, (*whole.place, prefix.removesuffix(".")))
+        shared += prefix
     groups: dict[str, State] = {}
     for key, value in whole.state.items():
         word, dot, rest = key.partition(".")
         groups.setdefault(word if dot else "", {})[rest if dot else key] = value
-    loose = groups.pop("", {})
-    if len(groups) == 1 and not loose:
-        return  # a common prefix, which is taken off anyway
+    groups.pop("", None)
     for word, state in groups.items():
         if word in NAMES or _AVERAGED.search(word) or 2 * len(state) > len(whole.state):
-            beside = tuple(key for key in whole.state if not key.startswith(f"{word}."))
+            beside = tuple(f"{shared}{key}" for key in whole.state if not key.startswith(f"{word}."))
             yield Candidate(state, (*whole.place, word), beside)
 
 
