@@ -156,6 +156,28 @@ class ChangesItsOutput(nn.Conv2d):
         return super().forward(input).mul_(0.5)
 
 
+class Normalised(nn.Module):
+    """A convolution and a batch normalisation after it."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), norm
+        if norm.running_mean is not None and norm.running_var is not None:
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class CountsMore(nn.BatchNorm2d):
+    """A batch normalisation with a tensor of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("seen", torch.zeros(()))
+
+
 def with_body(body: Callable[[], nn.Module]) -> Callable[[], Wild]:
     """Makes a network with another body."""
 
@@ -227,6 +249,10 @@ QUANTIZED: dict[str, Callable[[], nn.Module]] = {
     "spectral norm of old": every_layer(nn.utils.spectral_norm),
     "parametrized": every_layer(lambda layer: parametrize.register_parametrization(layer, "weight", Doubled())),
     "pruned": every_layer(prune.l1_unstructured, name="weight", amount=0.5),
+    "batch norm": with_body(lambda: Normalised(nn.BatchNorm2d(8))),
+    "batch norm without weights": with_body(lambda: Normalised(nn.BatchNorm2d(8, affine=False))),
+    "batch norm without averages": with_body(lambda: Normalised(nn.BatchNorm2d(8, track_running_stats=False))),
+    "batch norm with more": with_body(lambda: Normalised(CountsMore(8))),
     "one weight norm of old": with_body(lambda: _weight_norm_of_old(nn.Conv2d(8, 8, 3, padding=1))),
 }
 """Networks whose every multiplication can be quantized."""

@@ -38,7 +38,8 @@ def fold_batch_norm(network: SRNetwork) -> Folded:
     """A copy in which every batch normalisation that directly follows a convolution is part of it.
 
     W' = W·γ/σ, b' = (b − μ)·γ/σ + β, with σ = sqrt(var + ε). A normalisation is left where anything else reads or
-    overwrites the convolution's output, and all of them if the results do not agree. The network runs once, and once
+    overwrites the convolution's output or it has not just the tensors of a plain one, which are put back when a file is
+    opened; and all of them if the results do not agree. The network runs once, and once
     more if something was folded; it is given back itself if nothing was.
     """
     watched = watch(network, network.probe())
@@ -85,12 +86,13 @@ def reshape_folded(network: nn.Module, folds: Sequence[Fold]) -> None:
 def _find_folds(network: SRNetwork, watched: Watched) -> Iterator[Fold]:
     """Normalisations whose every input is just what one convolution gave, read and overwritten by nobody else."""
     runs = watched.by_name()
+    plain = nn.BatchNorm2d(1).state_dict().keys()
     modules = {name: network.get_submodule(name) for name in runs if len(watched.names[name]) == 1}
     makers = {
         call.output: call.name for name, calls in runs.items() if type(modules.get(name)) is nn.Conv2d for call in calls
     }
     for name, norm in modules.items():
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        if not isinstance(norm, nn.BatchNorm2d) or norm.state_dict().keys() != plain:
             continue
         inputs = {operand for call in runs[name] for operand in call.operands}
         found = {makers.get(operand) for operand in inputs}
