@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 import srquant
 from srquant.images import Pair, find_pairs, read_picture, write_picture
@@ -22,6 +24,7 @@ from srquant.methods import METHODS, Method
 from srquant.model import Model
 from srquant.support.errors import ArgumentError, ImageError, UnknownNameError
 from tests.conftest import NETWORK_NAMES, small_networks
+from tests.wild import every_layer
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,6 +156,39 @@ def test_texts_are_paths(edsr: Model, low_images: Path, tmp_path: Path) -> None:
     exported = srquant.open_exported(f"{out}/m.onnx")
     assert srquant.evaluate(exported, f"{out}/HR")[0].images
     assert srquant.upscale(srquant.load(f"{out}/m.safetensors"), f"{folder}/0.png", f"{out}/larger.png").written
+
+
+ENTERED: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference_mode": torch.inference_mode,
+    "no_grad": torch.no_grad,
+}
+"""What callers compute under."""
+
+
+@pytest.mark.parametrize("method", ["minmax", "oaptq"])
+@pytest.mark.parametrize("entered", ENTERED)
+def test_a_model_is_the_same_whatever_the_caller_computes_under(
+    entered: str, method: str, low_images: Path, tmp_path: Path
+) -> None:
+    """A network that makes its weights anew in each pass, opened, wrapped, quantized and run."""
+    settings = [] if method == "minmax" else ["finetuning.epochs=1", "finetuning.batch=2"]
+    images = torch.rand(1, 3, 10, 14)
+
+    def made() -> tuple[torch.Tensor, torch.Tensor, bytes]:
+        torch.manual_seed(0)
+        model = Model.wrap(every_layer(weight_norm)(), 2)
+        patches = srquant.Calibration.from_low_resolution(low_images, count=4, size=16)
+        quantized = srquant.quantize(model, patches, srquant.configure(method, settings=settings))
+        return model(images), quantized(images), quantized.save(tmp_path / "q.safetensors").read_bytes()
+
+    expected = made()
+    with ENTERED[entered]():
+        found = made()
+    assert found[0].dtype == found[1].dtype == torch.float32
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert found[2] == expected[2]
 
 
 def test_a_folder_of_low_resolution_images_calibrates(edsr: Model, low_images: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from srquant.support.files import is_file, is_folder
 from srquant.support.overriding import override
 from srquant.support.processes import Processes
 from srquant.support.settings import Threads, check
+from srquant.support.tensors import plain_arithmetic
 
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement
@@ -144,7 +145,9 @@ def quantize(
     chosen = configure(method) if isinstance(method, str) else method
     _require("method", chosen, Method, "a name, or what srquant.configure gives")
     kept = None if state is None else Path(state)
-    return chosen.quantize(model.to(pick_device(device)), patches, kept).to("cpu")
+    where = pick_device(device)
+    with plain_arithmetic(where):
+        return chosen.quantize(model.to(where), patches, kept).to("cpu")
 
 
 def _require(name: str, value: object, kind: type, way: str) -> None:

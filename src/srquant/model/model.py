@@ -23,7 +23,7 @@ from srquant.networks.opening import load_network, save_network
 from srquant.networks.recognising import network_settings
 from srquant.quantizers import Quantizer
 from srquant.support.errors import ArgumentError
-from srquant.support.tensors import channels_last
+from srquant.support.tensors import channels_last, plain_arithmetic
 from srquant.support.wording import counted
 
 
@@ -145,10 +145,10 @@ class Model:
         return receptive_field(self.network)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Enlarge images; see the class. The result is on the network's device."""
+        """Enlarge images; see the class. The result is on the network's device, and in float32 under autocast too."""
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise ArgumentError(f"images must be n 3 h w, at least one pixel; got {list(images.shape)}")
-        with torch.inference_mode():
+        with plain_arithmetic(self.device), torch.inference_mode():
             return self.network(to_network(self.network, images.float())).div_(self.network.value_range)
 
     def to(self, device: torch.device | str) -> Model:

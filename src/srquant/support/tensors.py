@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -66,6 +67,17 @@ def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]
     """Forward passes in a precision; auto is bf16 on a GPU and float32 elsewhere."""
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Generator[None]:
+    """Compute in float32, with gradients where something learns, whatever the caller has entered.
+
+    ``torch.autocast`` would round levels to its own numbers, and tensors made under ``torch.inference_mode`` cannot be
+    learned from.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), autocast(device, "float32"):
+        yield
 
 
 def modules_of(network: nn.Module) -> dict[str, nn.Module]:
