@@ -74,12 +74,14 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
         + F.interpolate(x, scale_factor=2, mode="bicubic")
         + F.interpolate(x, scale_factor=2, mode="nearest")
     ),
+    "resize, antialiased": lambda x: F.interpolate(x, scale_factor=3, mode="bicubic", antialias=True),
     "sizes": lambda x: F.interpolate(x, size=(9, 20), mode="bilinear"),
     "nothing": lambda x: (
         F.dropout(x, training=False)[:, :3].clone().to(torch.float32).detach()
         + x.transpose(2, 3).contiguous().transpose(2, 3)
     ),
     "whole numbers": lambda x: (5 * x).to(torch.int64).to(torch.float32) / 2 + (3 * x).int() * 0.5 - (4 * x).int() / 3,
+    "types of others": lambda x: x.type_as(x.relu()) + x.to(x.abs()) + torch.arange(8).type_as(x),
     "bmm": lambda x: torch.bmm(x[0], x[0].transpose(1, 2)),
     "large sums of constants": lambda x: x[:, :1, :1, :1] * (torch.arange(100.0)[:, None] + torch.arange(100.0)),
     "large gathers": lambda x: x[:, :1, :1, :1] * torch.arange(5.0)[torch.arange(10000) % 5],

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import write_png
 from torch import Tensor, nn
 
-from srquant import Calibration, Model, configure, evaluate, export, load, quantize, upscale
+from srquant import Calibration, Model, configure, evaluate, export, load, open_exported, quantize, upscale
 from srquant.images.bicubic import resize
 from srquant.images.metrics import luma as luma_of_bytes
 from srquant.images.reading import read_picture
@@ -213,13 +213,17 @@ def test_a_network_of_one_channel_and_of_no_enlargement() -> None:
     assert not model.network.on_enlarged
 
 
-def test_what_cannot_be_exported_yet_is_refused_in_a_sentence(calibration: Calibration, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("kind", ["espcn", "vdsr"])
+def test_it_is_exported_up_to_its_borders(kind: str, engine: str, calibration: Calibration, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    small = quantize(Model.wrap(made("espcn"), 2), calibration, configure("minmax", 8, settings=["grid=int8"]))
-    for tile in (None, (96, 96)):
-        with pytest.raises(ArgumentError, match=r"upsample_bicubic2d_aa.*cannot be exported to ONNX"):
-            export(small, tmp_path / "m.onnx", tile=tile)
-    assert not list(tmp_path.iterdir())
+    pytest.importorskip(engine)
+    small = quantize(Model.wrap(made(kind), 2), calibration, configure("minmax", 8, settings=["grid=int8"]))
+    images = torch.rand(1, 3, 30, 24)
+    for tile in (None, (30, 24)):
+        export(small, tmp_path / "m.onnx", engine=engine, tile=tile)
+        found = open_exported(tmp_path / "m.onnx", engine=engine)(images)
+        torch.testing.assert_close(found, small(images), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def _same(_w: Writer, _node: Node, x: Value, *_: Any, **__: Any) -> Value:
 def _to_dtype(w: Writer, node: Node, x: Value, *_: Any, **__: Any) -> Value:
     """A change of type. What a network computes is float32 in the file, also where it holds whole numbers only."""
     before, after = (cast(Tensor, cast(Node, end).meta["val"]).dtype for end in (node.args[0], node))
+    if isinstance(x, Tensor):
+        return x.to(after)
     if after in (before, torch.float32):
         return x
     if after not in (torch.int32, torch.int64) or not before.is_floating_point:
@@ -293,24 +295,28 @@ def _pad(
     return w.node("Pad", x, w.numbers(*before, *after), *filling, mode=names[mode])
 
 
-def _resize(kind: str) -> Convert:
+def _resize(kind: str, kernel: float = -0.75) -> Convert:
     def convert(
         w: Writer, node: Node, x: Value, _size: Any, *rest: Any
     ) -> str:  # corners follow the size, except for nearest
         corners = bool(rest[0]) if kind != "nearest" else False
         before, after = shape_of(node.args[0]), shape_of(node)
+        if kernel == KEYS and any(b < a for a, b in zip(before[2:], after[2:], strict=True)):
+            raise NotImplementedError("antialiasing where an image is made smaller")
         scales = torch.tensor([1.0, 1.0, *(b / a for a, b in zip(before[2:], after[2:], strict=True))])
         where = "align_corners" if corners else ("asymmetric" if kind == "nearest" else "half_pixel")
         options: dict[str, Any] = {"mode": kind, "coordinate_transformation_mode": where}
         if kind == "nearest":
             options["nearest_mode"] = "floor"
         if kind == "cubic":
-            options["cubic_coeff_a"] = -0.75
+            options |= {"cubic_coeff_a": kernel, "exclude_outside": int(kernel == KEYS)}
         return w.node("Resize", x, "", scales, **options)
 
     return convert
 
 
+KEYS = -0.5
+"""Parameter of Keys' cubic kernel, which PyTorch's antialiased resizing has; enlarging needs no wider one."""
 OPERATORS: dict[str, Convert] = {
     "aten.conv2d.default": convolution,
     "aten.conv2d.padding": convolution,
@@ -357,6 +363,7 @@ OPERATORS: dict[str, Convert] = {
     "aten.pad.default": _pad,
     "aten.upsample_bilinear2d.vec": _resize("linear"),
     "aten.upsample_bicubic2d.vec": _resize("cubic"),
+    "aten._upsample_bicubic2d_aa.vec": _resize("cubic", KEYS),
     "aten.upsample_nearest2d.vec": _resize("nearest"),
     "aten.alias.default": _same,
     "aten.clone.default": _same,
@@ -364,6 +371,7 @@ OPERATORS: dict[str, Convert] = {
     "aten.detach.default": _same,
     "aten.dropout.default": _same,
     "aten.to.dtype": _to_dtype,
+    "aten.to.device": _to_dtype,
     "aten.type_as.default": _to_dtype,
 }
 """By PyTorch's full name."""
