@@ -205,7 +205,8 @@ def test_bad_rates() -> None:
 def test_learning_stays_on_the_int8_grid(kind: type, bits: int, tiny: Model, patches: Calibration) -> None:
     settings = replace(SHORT, epochs=3, rate=2e-2)
     start = state(PLQ(bits=bits, grid="int8").quantize(tiny, patches))
-    model = kind(bits=bits, grid="int8", finetuning=settings).quantize(tiny, patches)
+    levels = {"levels": "piecewise"} if kind is SRQuant else {}
+    model = kind(bits=bits, grid="int8", finetuning=settings, **levels).quantize(tiny, patches)
     moved = 0
     for name, layer in quant_layers(model.network).items():
         for side, quantizer in layer.quantizers().items():
