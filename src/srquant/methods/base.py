@@ -118,7 +118,7 @@ class Method(Checked):
             NetworkError: The network's activations are not finite.
             FinetuningError: Learning cannot go on.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks quantize()")
 
 
 def parse_rule(rule: str) -> tuple[str, Bits]:

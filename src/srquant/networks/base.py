@@ -91,7 +91,7 @@ class SRNetwork(nn.Module):
     @property
     def edges(self) -> Edges:
         """The network's ends."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks edges")
 
     def edges_seen(self, watched: Watched) -> Edges:
         """The network's ends, for those that have to look for them in a forward pass.
@@ -113,7 +113,7 @@ class SRNetwork(nn.Module):
     @property
     def feature_layers(self) -> tuple[str, ...]:
         """Names of the modules whose outputs finetuning may compare."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks feature_layers")
 
     @classmethod
     def read(cls, state: State, value_range: float | None) -> tuple[Any, State] | None:
@@ -126,7 +126,7 @@ class SRNetwork(nn.Module):
         Returns:
             The hyper-parameters and the weights under this class's own keys, or None if these are not its weights.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} lacks read()")
 
     @classmethod
     def configured(cls, config: Any, state: State, settings: Iterable[str]) -> tuple[Any, State]:

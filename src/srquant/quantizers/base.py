@@ -85,11 +85,11 @@ class Quantizer(nn.Module):
 
     def knots(self) -> Tensor:
         """Increasing knots of the grid, ``(m + 1,)`` or ``(c, m + 1)``, differentiable in the bounds."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks knots()")
 
     def constrain(self) -> None:
         """Put bounds that learning has moved too far back in order, in place; called without gradients."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks constrain()")
 
     def centred(self, x: Tensor) -> Tensor:
         """Values as they are compared with the knots."""

@@ -32,7 +32,7 @@ class UniformRange:
 
     def __call__(self, rows: Tensor) -> Bounds:
         """Bounds of each row: ``r n`` values to ``lower`` and ``upper``, each ``(r,)``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} lacks __call__()")
 
     @classmethod
     def of_weights(cls, rows: Tensor, bits: int, *, symmetric: bool) -> Bounds:
