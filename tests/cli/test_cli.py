@@ -28,7 +28,7 @@ def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> 
     out = tmp_path / "w4a4.safetensors"
     code, text, _ = run("quantize", network, "--calibration", low_images, "-o", out, "--patches", 6)
     assert code == 0
-    assert "6 patches of 32x32 (96 asked for; the smallest image allows no more) from 6 LR images, seed 0" in text
+    assert "6 patches of 32x32 (not 96x96: the smallest image allows no more) from 6 LR images, seed 0" in text
     assert "quantized: 9 layers, 100.0% of the multiply-adds" in text
     assert "compression: " in text
 

@@ -67,7 +67,7 @@ def test_photographs_are_shrunk(tmp_path: Path) -> None:
 def test_the_largest_patch_that_fits_all_is_used_and_said(low_images: Path) -> None:
     patches = Calibration.from_low_resolution(low_images)
     assert patches.size == 32
-    assert "100 patches of 32x32 (96 asked for" in patches.describe()
+    assert "100 patches of 32x32 (not 96x96" in patches.describe()
 
 
 def test_natural_photographs_at_scale_4_give_80_pixels(shared: Path) -> None:

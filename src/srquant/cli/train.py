@@ -13,7 +13,9 @@ _USUAL_SCALE = 4
 
 
 def train(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="EDSR, RDN, SRResNet, MSRResNet or SwinIR.")],
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="EDSR, RDN, SRResNet, MSRResNet, SwinIR, or an added one.")
+    ],
     data: Annotated[Path, typer.Option(help="Folder of photographs, with all folders in it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the weights, a .safetensors file.")],
     scale: Annotated[int | None, typer.Option(help="How many times larger the output is; 4 if not given.")] = None,
@@ -49,14 +51,16 @@ def train(
     from srquant.learning.state import state_of
     from srquant.learning.trainer import Recipe
     from srquant.learning.trainer import train as run
-    from srquant.networks import network_named
+    from srquant.networks import all_networks, network_named
     from srquant.networks.opening import save_network
     from srquant.support.errors import ArgumentError
     from srquant.support.overriding import override
 
     kind = network_named(network.lower())
-    if kind.name in ("custom", "spandrel"):
-        raise ArgumentError(f"{network} cannot be trained by name; choose edsr, rdn, srresnet, msrresnet or swinir")
+    unnamed = ("custom", "spandrel")
+    if kind.name in unnamed:
+        others = ", ".join(name for name in all_networks() if name not in unnamed)
+        raise ArgumentError(f"{network} cannot be trained by name; choose one of {others}")
     options = {"network.scale": scale, "training.steps": steps, "training.seed": seed}
     recipe = override(
         Recipe(replace(kind.Config(), scale=_USUAL_SCALE), TrainingConfig()),

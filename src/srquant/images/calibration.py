@@ -178,7 +178,8 @@ class Calibration:
     def describe(self) -> str:
         """A line for reports."""
         kind = "LR images" if self.shrink == 1 else f"photographs shrunk by {self.shrink}"
-        smaller = f" ({self.wanted} asked for; the smallest image allows no more)" if self.size < self.wanted else ""
+        too_large = f"{self.wanted}x{self.wanted}" if self.size < self.wanted else ""
+        smaller = f" (not {too_large}: the smallest image allows no more)" if too_large else ""
         without = f" ({counted(self.passed_over, 'smaller one')} passed over)" if self.passed_over else ""
         return (
             f"{self.count} patches of {self.size}x{self.size}{smaller} from {len(self.images)} {kind}{without}, "
