@@ -226,15 +226,19 @@ def test_what_cannot_be_quantized_says_what_to_pass(
 @pytest.mark.parametrize("name", NETWORK_NAMES)
 def test_a_model_prints_as_a_few_lines(name: str, calibration: srquant.Calibration) -> None:
     model = Model(small_networks()[name], f"{name}.pth")
-    quantized = srquant.quantize(model, calibration, srquant.configure("minmax", 3, scope="all"))
-    for each in (model, quantized):
+    quantized, alike = (
+        srquant.quantize(model, calibration, srquant.configure("minmax", 3, scope="all", edges=edges))
+        for edges in ("8bit", "none")
+    )
+    for each in (model, quantized, alike):
         text = repr(each)
         assert len(text.splitlines()) <= 4
         assert max(map(len, text.splitlines())) <= 120
         assert f"{model.network.name} ×{model.scale} from {name}.pth" in text
         assert f"{each.sizes().parameters:,} parameters" in text
     assert "float, " in repr(model)
-    assert re.search(r"by minmax: .*W3A3 in \d+ layers?", repr(quantized))
+    assert re.search(r"by minmax: .*W8A8 in \d+ layers?", repr(quantized))
+    assert re.search(r"by minmax: W3A3 in \d+ layers?", repr(alike))
     assert f"{quantized.sizes().stored_bits // 8:,} bytes" in repr(quantized)
 
 

@@ -175,6 +175,7 @@ def test_saturation_is_named_where_it_is_the_cause(fake: str, model: Model, tmp_
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("two_engines")
 @pytest.mark.parametrize("form", ["auto", "full", "reduced"])
 def test_a_fault_of_the_engine_is_named_whatever_saturates(
     form: Range, model: Model, tmp_path: Path, monkeypatch
@@ -192,6 +193,7 @@ def test_a_fault_of_the_engine_is_named_whatever_saturates(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("two_engines")
 def test_a_file_that_no_engine_computes_is_at_fault(model: Model, tmp_path: Path, monkeypatch) -> None:
     for engine in (onnxruntime, openvino):
         monkeypatch.setattr(engine, "compiled", halved(engine.compiled))
@@ -204,6 +206,7 @@ def test_a_file_that_no_engine_computes_is_at_fault(model: Model, tmp_path: Path
         export_onnx(model, tmp_path / "m.onnx", ExportSettings(), "onnxruntime", 1)
 
 
+@pytest.mark.usefixtures("two_engines")
 def test_a_model_that_any_order_of_sums_changes_is_at_fault(
     calibration: Calibration, tmp_path: Path, monkeypatch
 ) -> None:

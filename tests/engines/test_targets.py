@@ -40,6 +40,7 @@ def test_a_row_is_true(name: str) -> None:
     assert any(line.startswith(target.package) for line in extras[target.extra])
 
 
+@pytest.mark.usefixtures("two_engines")
 def test_the_first_installed_is_taken(model: Model, tmp_path: Path, monkeypatch) -> None:
     first, second = TARGETS.values()
     assert target_named(None) is first
@@ -53,6 +54,7 @@ def test_the_first_installed_is_taken(model: Model, tmp_path: Path, monkeypatch)
     assert target_named(None) is first
 
 
+@pytest.mark.usefixtures("two_engines")
 def test_unknown_names_get_the_nearest(model: Model, tmp_path: Path) -> None:
     message = r"unknown engine 'onxruntime'; did you mean 'onnxruntime'\? known: onnxruntime, openvino"
     for mistake in (
