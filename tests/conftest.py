@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
@@ -25,6 +26,8 @@ from srquant.networks.rdn import RDN, RDNConfig
 from srquant.networks.srresnet import SRResNet, SRResNetConfig
 from srquant.networks.swinir import SwinIR, SwinIRConfig
 
+settings.register_profile("repeating", derandomize=True)
+settings.load_profile("repeating")  # a run tries what the run before it tried
 torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else torch.get_num_threads())
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +130,7 @@ def run_in_two_processes(*words: object) -> str:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -74,6 +74,7 @@ def run(words: Sequence[object], log: Path, moment: Moment | None = None) -> Run
     process = context.Process(target=_run, args=(list(map(str, words)), log, counted, moment))
     process.start()
     while not log.exists():  # imported and about to start
+        assert process.is_alive(), f"ended with {process.exitcode} before it started"
         time.sleep(0.005)
     started = time.perf_counter()
     if moment is not None and moment.seconds is not None:

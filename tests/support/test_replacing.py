@@ -40,6 +40,7 @@ def _started(folder: Path) -> multiprocessing.process.BaseProcess:
     process = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(folder / "a.txt",))
     process.start()
     while not any(path.stat().st_size for path in set(folder.iterdir()) - before):
+        assert process.is_alive(), f"ended with {process.exitcode} before it wrote"
         time.sleep(0.01)
     return process
 
