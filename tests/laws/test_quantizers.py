@@ -207,6 +207,18 @@ def test_an_int8_grid_stays_whole_while_bounds_move(bits: int, sides: str) -> No
 
 
 @pytest.mark.parametrize("sides", ["both", "upper", "lower"])
+def test_constrain_keeps_the_breakpoint_below_the_side_it_serves(sides: str) -> None:
+    for seed in range(200):
+        bounds = torch.randn(3, generator=torch.Generator().manual_seed(seed)) * 20
+        quantizer = PiecewiseLinear(4, *bounds, sides=sides)  # type: ignore[arg-type]
+        with torch.no_grad():
+            quantizer.constrain()
+        assert quantizer.breakpoint > 0
+        assert bool((quantizer.knots().diff() > 0).all()) or sides == "both"
+        assert bool((quantizer.knots().diff() >= 0).all())
+
+
+@pytest.mark.parametrize("sides", ["both", "upper", "lower"])
 def test_outliers_of_an_int8_grid_reach_the_range(sides: str) -> None:
     for ratio in (1.5, 4.0, 20.0, 31.0, 500.0):
         bounds = {"both": (-ratio, ratio), "upper": (0.0, ratio), "lower": (-ratio, 0.0)}[sides]

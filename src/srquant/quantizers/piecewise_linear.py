@@ -81,11 +81,19 @@ class PiecewiseLinear(Quantizer):
         return self.sides != "none" and not (self.grid == "int8" and self.bits == BITS[-1])
 
     def constrain(self) -> None:
-        """Keep 0 < bp < max(|l|, u), and l < u."""
+        """Keep l < u, and 0 < bp < max(|l|, u); with outliers on one side alone, l < bp < u or l < −bp < u."""
+        least = NARROWEST * torch.maximum(self.lower.abs(), self.upper.abs())
+        if self.sides == "upper":
+            self.upper.copy_(torch.maximum(self.upper, 2 * least))
+        if self.sides == "lower":
+            self.lower.copy_(torch.minimum(self.lower, -2 * least))
+        self.upper.copy_(torch.maximum(self.upper, self.lower + 2 * least))
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
-        self.upper.copy_(torch.maximum(self.upper, self.lower + NARROWEST * reach))
-        reach = torch.maximum(self.lower.abs(), self.upper.abs())
-        self.breakpoint.copy_(_between(self.breakpoint, NARROWEST * reach, (1 - NARROWEST) * reach))
+        least, most = NARROWEST * reach, (1 - NARROWEST) * reach
+        if self.sides in ("upper", "lower"):
+            near, far = (self.lower, self.upper) if self.sides == "upper" else (-self.upper, -self.lower)
+            least, most = torch.maximum(least, near + least), far - least
+        self.breakpoint.copy_(_between(self.breakpoint, least, most))
         if self.grid == "int8" and self.bent:
             # Beyond them it has no effect, so no gradient would bring it back.
             low, high = (-self.lower).clamp(min=0), self.upper.clamp(min=0)

@@ -166,6 +166,24 @@ def test_piecewise_linear_is_equation_3(bits: int, form: str) -> None:
     assert distinct == (2**bits - 2 if form == "literal" and bits > 2 else 2**bits)
 
 
+@pytest.mark.parametrize("form", ["distinct", "literal"])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_an_exact_zero_goes_where_equation_3_sends_it(bits: int, form: str) -> None:
+    """It lies halfway between two dense codes; ``round`` takes the even one, in every dtype, saved, and learned."""
+    for bp in torch.rand(50) * 20 + 0.01:
+        n = 2 ** (bits - 1) - 1
+        expected = round((0 + float(bp)) / (2 * float(bp)) * n) / n * 2 * float(bp) - float(bp)
+        quantizer = PiecewiseLinear(bits, -3 * bp, 7 * bp, bp, form=form)  # type: ignore[arg-type]
+        zeros = torch.zeros(9)
+        assert quantizer(zeros).tolist() == pytest.approx([expected] * 9, rel=1e-5)
+        assert torch.equal(quantizer.decode(quantizer.codes(zeros)), quantizer(zeros))
+        assert quantizer(zeros.bfloat16()).float().tolist() == pytest.approx([expected] * 9, rel=1e-2)
+        quantizer(zeros).sum().backward()  # of each, q − p is half an interval, towards the level that was taken
+        assert quantizer.breakpoint.grad is not None
+        assert float(quantizer.breakpoint.grad) == pytest.approx(9 * expected / float(bp), rel=1e-4)
+        quantizer.breakpoint.grad = None
+
+
 def test_empty_sides_give_their_codes_away() -> None:
     bounds = {"lower": torch.tensor(0.0), "upper": torch.tensor(8.0), "breakpoint": torch.tensor(1.0)}
     assert find_sides(**bounds) == "upper"

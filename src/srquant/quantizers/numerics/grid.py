@@ -67,9 +67,14 @@ class PiecewiseGrid:
     """The staircase laid out for few passes over the data.
 
     The coordinate counts intervals from the last inner knot it met, so that a change of slope lies at zero and is one
-    leaky rectifier; from the third segment on it runs downwards, for the same reason. Every operation rounds once, so
-    that vector and scalar code give the same bits; and where all levels are multiples of the smallest interval, and
-    that has few significant bits, levels are exact (see :mod:`srquant.quantizers.numerics.integers`).
+    leaky rectifier; of three segments or more it begins at the highest inner knot, runs downwards to the next, turns,
+    and counts upwards from there. Every operation rounds once, so that vector and scalar code give the same bits; and
+    where all levels are multiples of the smallest interval, and that has few significant bits, levels are exact (see
+    :mod:`srquant.quantizers.numerics.integers`).
+
+    A value halfway between two levels goes to the one with the even number, counted from the lowest inner knot (from
+    the lowest level, if there is none). In a middle segment that is symmetric an exact 0 lies exactly there, whatever
+    the knots: OAPTQ's eq. 3 sends it to +bp/7 at 4 bits.
     """
 
     def __init__(self, like: Tensor, knots: Tensor, intervals: Intervals) -> None:
@@ -79,30 +84,41 @@ class PiecewiseGrid:
         counts = torch.tensor(intervals, dtype=knots.dtype, device=knots.device)
         sizes = (knots[..., 1:] - knots[..., :-1]).maximum(narrowest) / counts
         shape = (-1, *([1] * (like.ndim - 1))) if knots.ndim == 2 else ()
-        anchor = min(1, len(intervals) - 1)
-        self.origin = knots[..., anchor].reshape(shape)
+        count = len(intervals)
         # Of two segments the one with fewer intervals gives the unit; seen from its end, the other lies at negative
         # values.
-        turned = len(intervals) == 2 and intervals[0] < intervals[1]
-        beyond = [(1, 0) if turned else (0, 1), *((i, i - 1) for i in range(2, len(intervals)))][: len(intervals) - 1]
-        self.size = (-sizes[..., 0] if turned else sizes[..., anchor]).reshape(shape)
-        self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond]
+        turned = count == 2 and intervals[0] < intervals[1]
+        anchor = max(count - 1, 0) if count > 2 else min(1, count - 1)
+        unit = count - 2 if count > 2 else 0 if turned else anchor
+        beyond = [(unit + 1, unit), *((i - 1, i) for i in range(unit, 0, -1))] if count > 2 or turned else [(0, 1)]
+        self.origin = knots[..., anchor].reshape(shape)
+        self.size = (-sizes[..., unit] if turned or count > 2 else sizes[..., unit]).reshape(shape)
+        self.start: Tensor | None = None
+        """Position of the value 0, from which the others are counted; None where they are counted from the origin."""
+        if count > 2:
+            low, high = (knots[..., end].reshape(shape) for end in (unit, anchor))
+            at_half = intervals[unit] / 2 - (low + high) / 2 * self.size.reciprocal()
+            has_width = (high - low) >= narrowest.reshape(shape)
+            self.start = torch.where(has_width, at_half, -high * self.size.reciprocal())
+        self.bends = [(sizes[..., i] / sizes[..., j]).reshape(shape) for i, j in beyond[: count - 1]]
         self.intervals = intervals
         self.inner = knots[..., 1:-1]
-        self.below = sum(intervals[:-1])
-        self.above = intervals[-1]
-        self.falling = turned or len(intervals) > 2
+        self.below = intervals[0] if count > 1 else 0
+        self.above = sum(intervals) - self.below
+        self.falling = turned
 
     def layout(self) -> NDArray[np.float32]:
         """What compiled code wants to know of at most three segments.
 
-        Origin, intervals in one, both bends (1 where there is none), intervals of the middle segment, the lowest and
-        highest position, and whether positions rise (1) or fall (−1) with values.
+        What is subtracted from values, intervals in one, what is then added, both bends (1 where there is none),
+        intervals of the middle segment, the lowest and highest position, and whether positions rise (1) or fall (−1)
+        with values.
         """
         bends = [float(bend.reciprocal()) for bend in self.bends] + [1.0, 1.0]
         numbers = [
-            float(self.origin),
+            float(self.origin) if self.start is None else 0.0,
             float(self.size.reciprocal()),
+            0.0 if self.start is None else float(self.start),
             *bends[:2],
             float(self.intervals[len(self.intervals) // 2]),
         ]
@@ -110,13 +126,16 @@ class PiecewiseGrid:
 
     def position(self, x: Tensor) -> Tensor:
         """Where values lie, in intervals; a new tensor."""
-        t = x.sub(self.origin) if x.dtype == self.origin.dtype else x.to(self.origin.dtype).sub_(self.origin)
-        t.mul_(self.size.reciprocal())
+        x = x.to(self.origin.dtype)
+        if self.start is None:
+            t = x.sub(self.origin).mul_(self.size.reciprocal())
+        else:
+            t = x.mul(self.size.reciprocal()).add_(self.start)
         for i, bend in enumerate(self.bends):
             if i == 1:
-                _subtract_from_(self.intervals[1], t)
+                _subtract_from_(self.intervals[-2], t)
             elif i > 1:
-                t.add_(self.intervals[i])
+                t.add_(self.intervals[-1 - i])
             t = _bend_(t, bend.reciprocal())
         return t
 
@@ -165,9 +184,9 @@ class PiecewiseGrid:
         for i, bend in reversed(list(enumerate(self.bends))):
             t = _bend_(t, bend)
             if i == 1:
-                _subtract_from_(self.intervals[1], t)
+                _subtract_from_(self.intervals[-2], t)
             elif i > 1:
-                t.sub_(self.intervals[i])
+                t.sub_(self.intervals[-1 - i])
         return t.mul_(self.size).add_(self.origin)
 
 

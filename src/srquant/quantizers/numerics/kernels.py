@@ -174,11 +174,11 @@ def _piecewise_gradients(x, slope, made, knots, inner, layout, three):
 @jit_sums
 def _pulls_beyond(x, slope, inner, layout, three):
     """Σ slope·(q − p) of all values, of those beyond the first inner knot, and beyond the second."""
-    origin, per_unit, bend, other_bend = layout[0], layout[1], layout[2], layout[3]
-    middle, low, high, sign = layout[4], layout[5], layout[6], layout[7]
+    origin, per_unit, start, bend, other_bend = layout[0], layout[1], layout[2], layout[3], layout[4]
+    middle, low, high, sign = layout[5], layout[6], layout[7], layout[8]
     total = first = second = zero = np.float32(0)
     for i in range(len(x)):
-        t = _leaky((x[i] - origin) * per_unit, bend)
+        t = _leaky((x[i] - origin) * per_unit + start, bend)
         if three:
             t = _leaky(middle - t, other_bend)
         t = min(max(t, low), high)
