@@ -85,9 +85,7 @@ class RDN(SRNetwork):
     @property
     def edges(self) -> Edges:
         stages = tuple(f"UPNet.{i}" for i in range(0, len(self.UPNet) - 1, 2))
-        return Edges(
-            first=("SFENet1",), after_body=("GFF.1",), upsampler=stages, last=(f"UPNet.{len(self.UPNet) - 1}",)
-        )
+        return Edges(first=("SFENet1", "SFENet2"), upsampler=stages, last=(f"UPNet.{len(self.UPNet) - 1}",))
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
