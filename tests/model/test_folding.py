@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,11 @@ from tests.model.test_model import Custom
 from torch import Tensor, nn
 
 from srquant.images import Calibration
-from srquant.methods import MinMax
+from srquant.methods import MinMax, all_methods
 from srquant.methods.pipeline.plan import make_plan
-from srquant.model import Model, folding
+from srquant.model import Model, folding, load
 from srquant.model.preparing import prepare
+from srquant.model.swapping import quant_layers
 from srquant.networks import SRNetwork
 from srquant.support.watching import watch
 
@@ -247,7 +250,7 @@ def test_a_plan_runs_the_network_a_few_times(kind: str) -> None:
     network = networks[kind]
     runs: list[int] = []
     network.register_forward_hook(lambda *_: runs.append(1))
-    plan = make_plan(Model(network, "x"), MinMax(edges="8bit"))
+    plan = make_plan(Model(network, "x"), MinMax(edges="8bit", norms="folded"))
     assert len(runs) == PASSES[kind]
     assert plan.targets[0].multiplication.role == "first"
     assert bool(plan.folds) == (PASSES[kind] == 5)
@@ -290,3 +293,33 @@ def test_a_pass_is_written_down() -> None:
     assert watched.multiply_adds == 48 * 9 * 12 * (3 + 12 + 12 + 12)
     assert watched.output.shape == (1, 3, 12, 16)
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in module.modules())
+
+
+@pytest.mark.parametrize("grid", ["free", "int8"])
+def test_norms_that_stay_float(grid: Any, calibration: Calibration, tmp_path: Path) -> None:
+    """The bare weights are quantized, the norms are in the file, and it opens to the bit."""
+    network = small_networks()["srresnet"]
+    model = Model(network, "srresnet")
+    small = MinMax(grid=grid, edges="none").quantize(model, calibration)
+    assert small.record is not None
+    assert not small.record.folds
+    norms = [module for module in small.network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 5
+    for name, layer in quant_layers(small.network).items():
+        largest = float(network.get_submodule(name).weight.abs().max())
+        assert float(layer.weight.abs().max()) == pytest.approx(largest, rel=1e-4)
+    opened = load(small.save(tmp_path / "small.safetensors"))
+    images = calibration.batch(range(3))
+    assert torch.equal(opened(images), small(images))
+    folded = MinMax(norms="folded", grid=grid, edges="none").quantize(model, calibration)
+    assert folded.record is not None
+    assert len(folded.record.folds) == 5
+    assert not torch.equal(folded(images), small(images))
+
+
+def test_our_recipe_folds_and_the_papers_methods_do_not() -> None:
+    assert {name: kind().norms for name, kind in all_methods().items() if kind.__module__.startswith("srquant.")} == {
+        name: "folded" if name == "srquant" else "float"
+        for name, kind in all_methods().items()
+        if kind.__module__.startswith("srquant.")
+    }

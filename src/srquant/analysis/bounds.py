@@ -67,7 +67,10 @@ def bound_percentiles(
     Raises:
         ArgumentError: A model is not a quantized one made of ``model``.
     """
-    network, _, _, survey = prepare(model.network)
+    folded = {bool(other.record is not None and other.record.folds) for other in quantized.values()}
+    if len(folded) > 1:
+        raise ArgumentError("some models have batch normalisations folded and others not (norms); look at them apart")
+    network, _, _, survey = prepare(model.network, "folded" if True in folded else "float")
     kinds = {each.name: each.kind for each in survey.multiplications}
     layers = {title: quant_layers(other.network) for title, other in quantized.items()}
     for title, found in layers.items():

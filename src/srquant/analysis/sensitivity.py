@@ -63,7 +63,7 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     layers = quant_layers(quantized.network)
     if quantized.record is None or model.record is not None:
         raise ArgumentError("sensitivity needs a float model and a quantized one made of it")
-    network, _, _, survey = prepare(model.network)
+    network, _, _, survey = prepare(model.network, "folded" if quantized.record.folds else "float")
     order = [each.name for each in survey.multiplications]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")

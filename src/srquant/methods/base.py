@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.model import Model
+from srquant.model.preparing import Norms
 from srquant.quantizers import BITS, Uniform, check_bits
 from srquant.quantizers.numerics.integers import Grid
 from srquant.quantizers.ranges import RANGES
@@ -89,6 +90,11 @@ class Method(Checked):
     layers: tuple[str, ...] = ()
     """Exceptions, the last that matches a layer's name counts: ``pattern=bits``, ``pattern=weights/activations`` or
     ``pattern=float``, for instance ``tail.*=8``."""
+    norms: Norms = "float"
+    """Of batch normalisations: ``float``, as in the code that the papers' experiments stand on (AdaBM's), quantizes the
+    bare weights of convolutions and leaves the normalisations after them; ``folded`` makes each part of the convolution
+    before it, which then has other weights, with channels of other sizes. Where weights have one bound for all channels
+    that costs much; an exported file has one operation less in each place."""
     grid: Grid = "free"
     """``int8`` puts the levels of every operand on integers of eight bits, zero among them, so that the model can be
     exported and each layer is one int8 product; see :mod:`srquant.quantizers.numerics.integers`. ``free`` leaves

@@ -32,6 +32,7 @@ from srquant.methods.pipeline.spare import spare
 from srquant.methods.pipeline.unfinished import unfinished
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.preparing import Norms
 from srquant.model.swapping import swap
 from srquant.quantizers import (
     NonUniform,
@@ -91,6 +92,8 @@ class SRQuant(Method):
     """Where the first convolution's input has eight bits and is the image, but for a number added to each channel, its
     levels are the 256 values of an image's bytes, and lose nothing (:class:`~srquant.quantizers.ShiftedUniform`). Not
     on an int8 grid."""
+    norms: Norms = "folded"
+    """Weights have a bound for each channel, which takes the norm's factors in; and a file has nothing left to do."""
     weights: WeightSettings = field(
         default_factory=lambda: WeightSettings(range="least_squares", granularity="per_channel")
     )

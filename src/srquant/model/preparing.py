@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from srquant.model.baking import Baked, bake
 from srquant.model.folding import Fold, fold_batch_norm
@@ -10,6 +10,9 @@ from srquant.model.overwriting import stop_overwriting
 from srquant.model.survey import Survey, survey
 from srquant.model.swapping import copy_network
 from srquant.networks.base import SRNetwork
+
+Norms = Literal["float", "folded"]
+"""What becomes of batch normalisations."""
 
 
 class Prepared(NamedTuple):
@@ -21,14 +24,20 @@ class Prepared(NamedTuple):
     survey: Survey
 
 
-def prepare(network: SRNetwork) -> Prepared:
+def prepare(network: SRNetwork, norms: Norms = "folded") -> Prepared:
     """A copy of a float network that can be quantized layer by layer.
 
     Modules stop overwriting their inputs where they may, layers that make their weights anew in each pass become plain
     ones, and batch normalisations become part of the convolutions before them.
+
+    Args:
+        network: It is left as it is.
+        norms: ``float`` leaves batch normalisations where they are.
     """
     plain = copy_network(network)
     stop_overwriting(plain)
     baked = bake(plain)
+    if norms == "float":
+        return Prepared(plain, baked, (), survey(plain))
     folded = fold_batch_norm(plain)
     return Prepared(folded.network, baked, folded.folds, survey(folded.network, folded.watched))

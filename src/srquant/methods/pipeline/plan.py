@@ -73,7 +73,7 @@ def make_plan(model: Model, method: Method) -> Plan:
     """
     if model.record is not None:
         raise ArgumentError(f"the model is quantized already (by {model.record.method}); start from float weights")
-    prepared = prepare(model.network)
+    prepared = prepare(model.network, method.norms)
     network, found = prepared.network, prepared.survey
     rules = [parse_rule(rule) for rule in method.layers]
     for pattern, _ in rules:
