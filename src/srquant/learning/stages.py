@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srquant.learning.settings import LearningSettings
 
@@ -20,11 +20,13 @@ class Group:
         relative: Multiply by exp(−rate·…) instead of subtracting rate·…, so that a rate means the same for a bound of
             0.1 and of 200. Signs and zeros are kept.
         factor: On the learning rate of the settings.
+        largest: By name, the magnitude that some of them never exceed.
     """
 
     parameters: Mapping[str, nn.Parameter]
     relative: bool = False
     factor: float = 1.0
+    largest: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,7 @@ class Mover:
         for name in factors.keys() & self._relative:
             self.parameters[name].mul_(self._leaves[name].exp())
             self._leaves[name].zero_()
+        for group in stage.groups:
+            for name in group.parameters.keys() & group.largest.keys():
+                limit = group.largest[name]
+                self.parameters[name].clamp_(-limit, limit)

@@ -30,6 +30,7 @@ def observe_ranges(
     method: Method,
     range_of: RangeOf,
     outputs: Callable[[str, Tensor], None] | None = None,
+    inputs: Callable[[str, Tensor], None] | None = None,
 ) -> Observed:
     """Run the calibration patches through the float network once, measure a range in every batch, and average.
 
@@ -41,6 +42,7 @@ def observe_ranges(
         method: Says how batches are averaged.
         range_of: The range to measure.
         outputs: Called with the name and the output of every target, batch by batch.
+        inputs: The same for its input, or its left operand.
     """
     settings = method.observation
     ranges = {target.multiplication.name: range_of(target.activation_bits) for target in plan.targets}
@@ -48,6 +50,8 @@ def observe_ranges(
     averages: Observed = {}
 
     def look(name: str, operand: Operand, values: Tensor) -> None:
+        if inputs is not None and operand == "left":
+            inputs(name, values)
         rows = kinds[name].by_channel(values) if isinstance(ranges[name], OfChannels) else flat(values)
         measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
         require_finite(name, measured.values())
