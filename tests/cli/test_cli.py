@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> 
     code, text, _ = run("quantize", network, "--calibration", low_images, "-o", out, "--patches", 6)
     assert code == 0
     assert "6 patches of 32x32 (not 96x96: the smallest image allows no more) from 6 LR images, seed 0" in text
+    assert re.search(r"this will take about \d+ (seconds|minutes?) and [\d.]+ GiB of memory", text)
     assert "quantized: 9 layers, 100.0% of the multiply-adds" in text
+    assert "layers that lose most (of 9, each quantized alone; " in text
+    assert text.count("=float' (") == 3
     assert "compression: " in text
 
     code, text, _ = run("inspect", out)
@@ -38,6 +42,7 @@ def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> 
     assert "plq" in text
     assert "body.0.body.0" in text
     assert "made from: edsr.pth" in text
+    assert "layers that lose most (of 9" in text
 
     make_pair(tmp_path / "Set/x4", "1", 4)
     code, text, _ = run("evaluate", out, tmp_path / "Set/x4", "--json", tmp_path / "s.json")

@@ -9,17 +9,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from srquant.images.evaluation import luma_psnr
 from srquant.images.pairs import Pair
 from srquant.model import Model
 from srquant.model.preparing import prepare
-from srquant.model.swapping import quant_layers, replace_all
+from srquant.model.replaying import Replays
+from srquant.model.swapping import quant_layers
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import bar
 
@@ -67,67 +66,20 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     order = [each.name for each in survey.multiplications]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
-    replays = {name: _Replay(network.get_submodule(name)) for name in order}
-    replace_all(network, replays)
+    replays = Replays(network, order)
     student = Model(network, model.source)
     scores: dict[str, list[float]] = {name: [] for name in ("float", "all", *layers)}
     with bar("Measuring sensitivity", len(pairs) * len(layers)) as shown:
         for pair in pairs:
             low, high = _middle(*pair.read(), largest, pair.scale)
-            for module in replays.values():
-                module.record()
+            replays.record()
             scores["float"].append(luma_psnr(student, low, high, model.scale))
             scores["all"].append(luma_psnr(quantized, low, high, model.scale))
-            earlier: list[_Replay] = []
-            for name in order:
-                if name in layers:
-                    for module in replays.values():
-                        module.run()
-                    for module in earlier:
-                        module.play()
-                    replays[name].run(layers[name])
-                    scores[name].append(luma_psnr(student, low, high, model.scale))
-                    shown.advance(1, name)
-                earlier.append(replays[name])
+            for name in replays.each_alone(layers):
+                scores[name].append(luma_psnr(student, low, high, model.scale))
+                shown.advance(1, name)
     means = {name: fmean(values) if all(map(math.isfinite, values)) else math.inf for name, values in scores.items()}
     return Sensitivity(means.pop("float"), means.pop("all"), means, len(pairs))
-
-
-class _Replay(nn.Module):
-    """A multiplication that can give again what it gave before."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self._now = [module]  # in a list, so that a layer of another network does not become part of this one
-        self._mode = "run"
-        self._kept: list[Tensor] = []
-
-    def record(self) -> None:
-        """From now on compute, and keep what comes out."""
-        self._now, self._mode, self._kept = [self.module], "record", []
-
-    def run(self, other: nn.Module | None = None) -> None:
-        """From now on compute, with another module if one is given."""
-        self._now, self._mode = [self.module if other is None else other], "run"
-
-    def play(self) -> None:
-        """From now on give what was kept. A module that ran several times in a pass is computed nevertheless."""
-        if len(self._kept) == 1:
-            self._mode = "play"
-
-    @property
-    def weight(self) -> Tensor:
-        """Some networks look at their layers' weights."""
-        return cast(Tensor, self._now[0].weight)
-
-    def forward(self, *operands: Tensor) -> Tensor:
-        if self._mode == "play":
-            return self._kept[0].clone()  # whoever reads it may write into it
-        output = self._now[0](*operands)
-        if self._mode == "record":
-            self._kept.append(output.clone())
-        return output
 
 
 def _middle(

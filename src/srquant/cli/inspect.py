@@ -12,7 +12,7 @@ def inspect(model: ModelPath, value_range: ValueRange = None, set_: NetworkSetti
     [bold]srquant inspect edsr_x4_w4a4.safetensors[/bold]
     """
     from srquant import load
-    from srquant.cli.tables import print_coverage, print_file, print_layers, print_network, print_record
+    from srquant.cli.tables import print_coverage, print_file, print_layers, print_losses, print_network, print_record
 
     opened = load(model, value_range=value_range, settings=network_settings(set_))
     print_network(opened)
@@ -20,4 +20,5 @@ def inspect(model: ModelPath, value_range: ValueRange = None, set_: NetworkSetti
         print_record(opened.record)
         print_layers(opened)
         print_coverage(opened)
+        print_losses(opened)
     print_file(model, opened)

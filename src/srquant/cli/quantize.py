@@ -51,8 +51,10 @@ def quantize(
     [bold]srquant quantize edsr_x4.pth --calibration lr/ --layer 'body.0.*=8' -o out.safetensors[/bold]
     """
     from srquant import quantize as run
-    from srquant.cli.tables import print_coverage, print_file
+    from srquant.api import pick_device
+    from srquant.cli.tables import print_coverage, print_file, print_losses
     from srquant.learning.state import state_of
+    from srquant.methods.pipeline.estimate import estimate
     from srquant.methods.pipeline.unfinished import remove_state
     from srquant.support.processes import Processes
 
@@ -64,9 +66,11 @@ def quantize(
     images = calibration.open(model.scale)
     if first:
         print(f"calibrating on {images.describe()}")
+        print(f"this will take {estimate(model.to(pick_device(network.device)), configuration, images)}", flush=True)
     quantized = run(model, images, configuration, state=state, device=network.device)
     if first:
         print_coverage(quantized)
+        print_losses(quantized)
         quantized.save(output)
         remove_state(state, configuration, model)
         print_file(output, quantized)

@@ -73,6 +73,22 @@ def print_coverage(model: Model) -> None:
         print(f"folded: {len(record.folds)} batch normalisations into the convolutions before them")
 
 
+def print_losses(model: Model) -> None:
+    """The layers that lose most, and what would help."""
+    losses = model.record and model.record.losses
+    if not losses:
+        return
+    print(
+        f"layers that lose most (of {losses.layers}, each quantized alone; agreement with the float network's output "
+        f"on {losses.patches} patches of {losses.size}x{losses.size}; all together: {losses.together:.1f} dB):"
+    )
+    bits = {layer.name: (layer.right.bits, layer.left.bits) for layer in model.layers()}
+    for loss in losses.worst:
+        help_ = f"--layer '{loss.name}=float' ({loss.coverage:.1%} of the multiply-adds) gives {loss.gain:+.1f} dB"
+        more = "" if bits.get(loss.name) == (8, 8) else f"; --layer '{loss.name}=8' part of that"
+        print(f"  {loss.name}: {loss.alone:.1f} dB alone; {help_}{more}")
+
+
 def print_file(path: Path, model: Model) -> None:
     """Size of the file and compression."""
     sizes = model.sizes()

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from srquant.images.calibration import Calibration
+from srquant.methods.pipeline.work import Work, observing
 from srquant.model import Model
 from srquant.model.preparing import Norms
 from srquant.quantizers import BITS, Uniform, check_bits
@@ -110,6 +111,15 @@ class Method(Checked):
     def uniform(self, bits: int, bounds: Mapping[str, Tensor]) -> Uniform:
         """The usual quantizer of activations, on this method's grid."""
         return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
+
+    def work(self, patches: Calibration, layers: int) -> Work:
+        """About how much :meth:`quantize` computes; here ranges are measured once on all patches.
+
+        Args:
+            patches: Of the calibration.
+            layers: How many multiplications the network has.
+        """
+        return observing(patches, self.observation.batch)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         """Make the quantized model.

@@ -27,6 +27,7 @@ from srquant.methods.pipeline.observe import observe_ranges
 from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.methods.pipeline.plan import make_plan
 from srquant.methods.pipeline.unfinished import unfinished
+from srquant.methods.pipeline.work import Work, learning
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.swapping import swap
@@ -125,6 +126,9 @@ class OAPTQ(PLQ):
     """Whether Adam's rate is a step on bounds of images in 0…255 (on activations of a network in [0, 1] it is a 255th),
     or relative to each bound."""
     finetuning: LearningSettings = field(default_factory=lambda: LearningSettings(rate=1e-2))
+
+    def work(self, patches: Calibration, layers: int) -> Work:
+        return super().work(patches, layers) + learning(patches, self.finetuning)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)

@@ -27,9 +27,10 @@ from srquant.methods.pipeline.image_offsets import image_offsets
 from srquant.methods.pipeline.observe import Observed, observe_ranges
 from srquant.methods.pipeline.output_sizes import OutputSizes
 from srquant.methods.pipeline.plan import Plan, make_plan
-from srquant.methods.pipeline.scaled import scaled_layers
-from srquant.methods.pipeline.spare import spare
+from srquant.methods.pipeline.scaled import scaled_layers, work_of_scaling
+from srquant.methods.pipeline.spare import spare, work_of_sparing
 from srquant.methods.pipeline.unfinished import unfinished
+from srquant.methods.pipeline.work import Work, learning, observing
 from srquant.model import Model
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.preparing import Norms
@@ -50,6 +51,8 @@ from srquant.support.settings import Former
 _BITS_OF_IMAGES = 8
 _WEIGHED = 4, 32
 """Patches on which layers are weighed, drawings aside, and their size."""
+_SEARCHED = 7.0
+"""Float passes that one takes in which levels are searched."""
 _FEW = 4
 """Bits; the gradient of every level is a sum of its own."""
 
@@ -119,9 +122,19 @@ class SRQuant(Method):
                 "levels=non_uniform with grid=int8: non-uniform levels lie on no integers; use levels=auto or piecewise"
             )
 
+    @property
+    def _is_scaled(self) -> bool:
+        return self.levels == "scaled" or (self.levels == "auto" and self.bits == _BITS_OF_IMAGES)
+
+    def work(self, patches: Calibration, layers: int) -> Work:
+        if self._is_scaled:
+            number = self.drawings + self.saturated
+            return work_of_scaling(patches, number) + work_of_sparing(_WEIGHED[0] + number, _WEIGHED[1], layers)
+        return observing(patches, self.observation.batch, _SEARCHED) + learning(patches, self.finetuning)
+
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
-        if self.levels == "scaled" or (self.levels == "auto" and self.bits == _BITS_OF_IMAGES):
+        if self._is_scaled:
             return self._scaled(model, plan, calibration)
         sizes = OutputSizes()
         bounds = observe_ranges(plan, calibration, self, self._range, sizes)

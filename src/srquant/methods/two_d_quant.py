@@ -27,6 +27,7 @@ from srquant.methods.pipeline.finish import finish
 from srquant.methods.pipeline.observe import observe_at_once
 from srquant.methods.pipeline.plan import Plan, make_plan
 from srquant.methods.pipeline.unfinished import unfinished
+from srquant.methods.pipeline.work import Work, learning
 from srquant.model import Model
 from srquant.model.layer import QuantLayer
 from srquant.model.swapping import swap
@@ -66,6 +67,9 @@ class DOBI(Method):
     weights: WeightSettings = field(default_factory=lambda: WeightSettings(range="bound_search", symmetric=False))
     observation: ObservationSettings = field(default_factory=lambda: ObservationSettings(batch=8))
     """``batch`` patches pass together, which bounds memory and changes nothing; there is no moving average."""
+
+    def work(self, patches: Calibration, layers: int) -> Work:
+        return super().work(patches.at_most(self.patches, self.patch), layers)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
@@ -124,6 +128,10 @@ class TwoDQuant(DOBI):
     @classmethod
     def dependent_defaults(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"finetuning": _RELEASED if values["as_released"] else _PAPER}
+
+    def work(self, patches: Calibration, layers: int) -> Work:
+        learned = learning(patches.at_most(len(patches), self.patch), self.finetuning)
+        return super().work(patches, layers) + learned
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)

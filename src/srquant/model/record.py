@@ -42,6 +42,35 @@ class Kept(Checked):
 
 
 @dataclass(frozen=True)
+class LayerLoss(Checked):
+    """What a layer loses."""
+
+    name: str
+    alone: float
+    """Agreement, in dB, of the network's output with the float network's while this layer alone is quantized."""
+    gain: float
+    """What the agreement of the whole quantized network rises by, in dB, if this layer alone stays float."""
+    coverage: Coverage
+    """Its part of the multiply-adds."""
+
+
+@dataclass(frozen=True)
+class LayerLosses(Checked):
+    """The layers that lose most, and on what that was measured."""
+
+    layers: Annotated[int, Field(ge=1)]
+    """How many were tried, each alone."""
+    patches: Annotated[int, Field(ge=1)]
+    """How many of the calibration's they were tried on."""
+    size: Annotated[int, Field(ge=1)]
+    """Height and width of these."""
+    together: float
+    """Agreement with the float network's output, in dB, with all layers quantized."""
+    worst: tuple[LayerLoss, ...]
+    """The one that loses most first."""
+
+
+@dataclass(frozen=True)
 class Record(Checked):
     """How a model came about."""
 
@@ -63,6 +92,8 @@ class Record(Checked):
     versions: dict[str, str] = field(default_factory=dict[str, str])
     curve: tuple[Annotated[dict[str, Any], AfterValidator(_epoch)], ...] = ()
     """Of finetuning: for each epoch its stage and the means of the loss's parts."""
+    losses: LayerLosses | None = None
+    """The layers that lose most; None in files that were written before this was measured."""
 
     def __repr__(self) -> str:
         return f"Record({self.method} on {self.calibration}; {self.coverage:.1%} of the multiply-adds quantized)"

@@ -8,6 +8,7 @@ from typing import Any, cast
 from srquant.images.calibration import Calibration
 from srquant.images.covering import Covering
 from srquant.methods.base import Method
+from srquant.methods.pipeline.layer_losses import layer_losses
 from srquant.methods.pipeline.plan import Plan
 from srquant.model import Model
 from srquant.model.layer import QuantLayer, finished
@@ -35,7 +36,8 @@ def finish(
         calibration: Described in the record.
         curve: The epochs of finetuning, if there was any.
     """
-    network = swap(plan.network, {name: finished(layer) for name, layer in layers.items()})
+    finals = {name: finished(layer) for name, layer in layers.items()}
+    network = swap(plan.network, finals)
     record = Record(
         method=method.name,
         settings=cast(dict[str, Any], to_json(method)),
@@ -48,5 +50,6 @@ def finish(
         baked=plan.baked,
         versions=versions(),
         curve=tuple(to_json(epoch) for epoch in curve),
+        losses=layer_losses(plan, finals, network, calibration),
     )
     return Model(network, model.source, record)

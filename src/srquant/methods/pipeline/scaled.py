@@ -6,6 +6,7 @@ extent beside channels of large extent, and ranges that drawings leave.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from srquant.images.calibration import Calibration
 from srquant.images.covering import Covering
 from srquant.methods.base import WeightSettings
 from srquant.methods.pipeline.build import weight_quantizer
 from srquant.methods.pipeline.gptq import round_by_inputs
 from srquant.methods.pipeline.plan import Plan, Target
+from srquant.methods.pipeline.work import OBSERVED, Work
 from srquant.model.layer import LearnableWeight, QuantLayer
 from srquant.model.multiplications import MultiplicationKind, Product
 from srquant.model.observing import OPERANDS, Operand, require_finite, to_network
@@ -42,6 +45,8 @@ _SAMPLES, _SAMPLE_SIZE, _CROP = 24, 48, 28
 """Patches whose values are looked at one by one, their size, and the size of what is kept of a convolution's input."""
 _BYTES = 512 << 20
 """Of samples in memory at a time."""
+_SAMPLED, _TRIED = 2, 40
+"""Float passes that samples take, and choosing and rounding on them."""
 
 Extents = dict[tuple[str, Operand], tuple[Tensor, Tensor]]
 """The smallest and the largest value of each channel."""
@@ -68,6 +73,13 @@ def scaled_layers(plan: Plan, patches: Covering, weights: WeightSettings) -> dic
             name = target.multiplication.name
             layers[name] = _layer(plan, target, extents, samples.pop(name, None), weights)
     return layers
+
+
+def work_of_scaling(patches: Calibration, more: int) -> Work:
+    """Of :func:`scaled_layers` on patches and some more that cover."""
+    sampled = min(_SAMPLES, len(patches)) + more
+    pixels = OBSERVED * (len(patches) + more) * patches.size**2 + _SAMPLED * sampled * _SAMPLE_SIZE**2
+    return Work(pixels + _TRIED * sampled * _CROP**2, patches.size**2, memory=2 * _BYTES)
 
 
 def _extents(plan: Plan, patches: Covering) -> Extents:
@@ -118,6 +130,10 @@ def _groups(plan: Plan, images: Tensor) -> Iterator[list[Target]]:
     yield group
 
 
+class _Enough(BaseException):
+    """Ends a pass of which all that is wanted was seen; networks from elsewhere are guarded against Exceptions."""
+
+
 def _samples(plan: Plan, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """Inputs of some layers with weights, a piece for each image: ``n c h w``, or ``n rows c`` of linear maps.
 
@@ -130,10 +146,16 @@ def _samples(plan: Plan, names: Sequence[str], images: Tensor) -> dict[str, Tens
     def look(name: str, _module: nn.Module, operands: tuple[Tensor, ...]) -> None:
         if len(pieces.setdefault(name, [])) == done:
             pieces[name].append(_piece(operands[0].detach(), kinds[name], draw))
+            missing.discard(name)
+            if not missing:
+                raise _Enough
 
-    with hooks(plan.network, {name: partial(look, name) for name in names if kinds[name].has_weight}), torch.no_grad():
-        for done in range(len(images)):
-            plan.network(images[done : done + 1].clone())
+    watched = [name for name in names if kinds[name].has_weight]
+    with hooks(plan.network, {name: partial(look, name) for name in watched}), torch.no_grad():
+        for done in range(len(images) if watched else 0):
+            missing = set(watched)
+            with contextlib.suppress(_Enough):
+                plan.network(images[done : done + 1].clone())
     return {name: torch.stack(found) for name, found in pieces.items()}
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from srquant.methods.pipeline.plan import Plan
+from srquant.methods.pipeline.work import Work
 from srquant.model.layer import QuantLayer
 from srquant.model.observing import to_network
 from srquant.model.swapping import replace_all, swap
@@ -15,6 +16,8 @@ from srquant.support.progress import track
 
 _CANDIDATES = 24
 """Layers that are tried: the cheapest ones."""
+_QUANTIZED = 2
+"""Float passes that one of the quantized network takes."""
 _WORTH = 0.97
 """The error must fall to this part of what it was, for a layer to stay float."""
 
@@ -62,6 +65,12 @@ def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: fl
         chosen.append(name)
         least = error
     return chosen
+
+
+def work_of_sparing(images: int, size: int, layers: int) -> Work:
+    """Of :func:`spare`."""
+    pixels = images * size**2
+    return Work(_QUANTIZED * (min(layers, _CANDIDATES) + 2) * pixels, pixels)
 
 
 def _error(student: torch.nn.Module, images: Tensor, expected: Tensor) -> float:
