@@ -279,15 +279,21 @@ def test_the_loss_by_hand() -> None:
     O, O_q = torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8)
     norms = {name: [x / x.square().sum().sqrt() for x in value] for name, value in (*F_k.items(),)}
     norms_q = {name: [x / x.square().sum().sqrt() for x in value] for name, value in (*F_q.items(),)}
-    means = [torch.stack([(x - y).square().mean() for x, y in zip(norms_q[n], norms[n], strict=True)]) for n in "ab"]
-    L_output, L_feature = (O_q - O).abs().mean(), torch.stack(means).mean()
+    C, H, W = 4, 5, 6
+    distances = {
+        n: torch.stack([(x - y).square().sum().sqrt() for x, y in zip(norms_q[n], norms[n], strict=True)]) for n in "ab"
+    }
+    L_output = (O_q - O).abs().mean()
+    L_feature = sum(float(distances[n].mean()) / (C * H * W) for n in "ab")
     student, teacher = Outputs(O_q, F_q), Outputs(O, F_k)
     found = DistillationLoss(("a", "b"))(student, teacher)
     assert float(found["L_output"]) == pytest.approx(float(L_output), rel=1e-5)
-    assert float(found["L_feature"]) == pytest.approx(5 * float(L_feature), rel=1e-4)
+    assert float(found["L_feature"]) == pytest.approx(5 * L_feature, rel=1e-4)
+    root = DistillationLoss(("a", "b"), mean="root")(student, teacher)
+    assert float(root["L_feature"]) == pytest.approx(5 * L_feature * (C * H * W) ** 0.5, rel=1e-4)
     released = DistillationLoss(("a", "b"), divided=3)(student, teacher)
     assert float(released["L_output"]) == pytest.approx(float(L_output) / (3 * 8 * 8), rel=1e-5)
-    per_tap = sum(float(mean.mean()) / (3 * 4 * 5 * 6) for mean in means)
+    per_tap = sum(float(distances[n].square().mean()) / (C * H * W) / (3 * 3 * C * H * W) for n in "ab")
     assert float(released["L_feature"]) == pytest.approx(5 * per_tap, rel=1e-4)
     assert float(DistillationLoss(())(student, teacher)["L_feature"]) == 0
 
@@ -322,7 +328,7 @@ def twin(
         for name in feature_layers:
             for n in range(B):
                 f_q, f = features[0][name][n], features[1][name][n].detach()
-                loss = loss + 5 * (f_q / f_q.norm() - f / f.norm()).square().mean() / B / len(feature_layers)
+                loss = loss + 5 * (f_q / f_q.norm() - f / f.norm()).norm() / f.numel() / B
         adam.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + math.cos(math.pi * t / T))
         adam.zero_grad()
         loss.backward()

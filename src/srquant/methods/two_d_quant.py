@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from srquant.model import Model
 from srquant.model.layer import QuantLayer
 from srquant.model.swapping import swap
 from srquant.quantizers.ranges import BoundSearch
+from srquant.support.tensors import modules_of, vector_norm
 
 _ONE_SIDED = ("softmax", "gelu", "relu", "silu")
 """Operators whose outputs crowd at a lower bound. The paper names the first two; the others do the same."""
@@ -92,30 +93,36 @@ class DOBI(Method):
 class TwoDQuant(DOBI):
     """DOBI, then all bounds learned together from the float network, on LR images alone.
 
-    The loss is ``mean |O_q − O| + 5 · mean (F_q/‖F_q‖₂ − F/‖F‖₂)²``: O the images in [0, 1], F the network's feature
-    layers (in SwinIR the outputs of its RSTBs), each sample divided by its own norm, the mean taken over feature layers
-    and values. Adam at an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32 patches 64×64.
-    These are the paper's as far as known: the betas, the cosine and the numbers of steps and patches are recalled, not
-    checked.
+    The loss is ``mean |O_q − O| + 5 · Σ ‖F_q/‖F_q‖₂ − F/‖F‖₂‖₂ / (C·H·W)`` (eq. 4–6): O the images in [0, 1], F the
+    network's feature layers (in SwinIR the outputs of its RSTBs), each sample divided by its own norm, the sum taken
+    over feature layers. Adam at an absolute rate of 0.01, betas 0.9 and 0.999, a cosine to zero, 3000 steps of 32
+    patches 64×64. λ is not printed; 5 is the code's.
 
     Of a batch 8 patches go through the networks at once (``finetuning.micro_batch``; a GPU is faster with all), and
     their gradients are added up.
 
-    Differs: patches are drawn from the calibration's, where the paper crops its whole training set anew in every step.
-    A rate of 0.01 fits networks whose images lie in [0, 1]; where they lie in 0…255 bounds hardly move at it, and
-    ``learning=relative`` is the way out.
+    Differs: patches are drawn from the calibration's, where the paper crops its whole training set anew in every step,
+    and the last iterate is kept, not the best on Set5. A rate of 0.01 fits networks whose images lie in [0, 1]; where
+    they lie in 0…255 bounds hardly move at it, and ``learning=relative`` is the way out. SwinIR fills its last windows
+    by reflection, as its authors do; the release repeats the edge. A value equal to a bound passes its gradient on and
+    gives the bound none, as ``torch.clamp`` has it; the release gives it to both, which on an attention map of mostly
+    exact zeros decides the sign of the lower bound's gradient.
 
     ``as_released`` follows the code instead: betas 0.9 and 0.99, the rate constant, 4000 steps of 16 patches, DOBI from
-    both ends for all tensors, and each mean divided by the number of its elements once more (by that of one image for
-    O; the feature layers' means are then added, not averaged). The losses are then so small that Adam's ε = 1e-8 damps
-    the steps. Differs: the code divides by norms without differentiating them, and its configurations can compare what
-    goes into the last convolution of an RSTB instead of what comes out of it.
+    both ends for all tensors; the outputs of SwinIR's BasicLayers instead of its RSTBs; norms that are not
+    differentiated; means of squares, all divided by numbers of elements once more (of one image for O, of all pairs of
+    samples for F). The losses are then so small that Adam's ε = 1e-8 damps the steps. Differs: the code's norms are
+    broadcast so that each sample is also divided by the norms of all others (here by its own), and it searches bounds
+    with DropPath on, which moves half of them by up to 7.5 % of the range (the networks here have none).
     """
 
     name = "2dquant"
 
     features: Factor = 5.0
-    """Weight of L_feature."""
+    """λ, weight of L_feature."""
+    feature_mean: Literal["printed", "root"] = "printed"
+    """What a distance of features is divided by: C·H·W, as eq. 5 prints it, or its square root, which makes a mean of
+    the distance. Printed, the gradient of L_feature is 0.1 to 0.3 % of that of L_output (``docs/results.md``)."""
     learning: Literal["absolute", "relative"] = "absolute"
     """Whether Adam's rate is absolute, as published, or relative to each bound."""
     finetuning: LearningSettings = _PAPER
@@ -138,8 +145,12 @@ class TwoDQuant(DOBI):
         layers = self.search(plan, calibration.at_most(self.patches, self.patch))
         patches = calibration.at_most(len(calibration), self.patch)
         student = swap(plan.network, layers)
-        divided = self.finetuning.batch if self.as_released else None
-        loss = DistillationLoss(plan.network.feature_layers, self.features, divided)
+        layer_names, divided = plan.network.feature_layers, self.finetuning.batch if self.as_released else None
+        if self.as_released:
+            inner = {name: f"{name}.residual_group" for name in layer_names}
+            known = modules_of(plan.network)
+            layer_names = tuple(inner[name] if inner[name] in known else name for name in layer_names)
+        loss = DistillationLoss(layer_names, self.features, self.feature_mean, divided)
         kept = unfinished(state, self, self.finetuning, model)
         curve = finetune(student, plan.network, patches, (self.stage(layers),), loss, self.finetuning, kept)
         return finish(model, plan, layers, self, patches, curve)
@@ -160,24 +171,32 @@ class DistillationLoss:
     Args:
         feature_layers: Modules whose outputs are compared; without any L_feature is zero.
         features: w.
-        divided: As released: the number of patches in a batch, to divide by numbers of elements once more.
+        mean: What distances are divided by: the number of a sample's values, or its square root.
+        divided: As released: the number of patches in a batch.
     """
 
     feature_layers: Sequence[str]
     features: float = 5.0
+    mean: Literal["printed", "root"] = "printed"
     divided: int | None = None
     parts: Sequence[str] = ("L_output", "L_feature")
 
     def __call__(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         output = F.l1_loss(student.images, teacher.images)
-        terms = [self._feature(student.features[layer], teacher.features[layer]) for layer in self.feature_layers]
-        feature = torch.stack(terms) if terms else torch.zeros_like(output)[None]
-        if self.divided is None:
-            return {"L_output": output, "L_feature": self.features * feature.mean()}
-        return {"L_output": output / student.images[0].numel(), "L_feature": self.features * feature.sum()}
+        distance = self._distance if self.divided is None else self._as_released
+        terms = [distance(student.features[layer], teacher.features[layer]) for layer in self.feature_layers]
+        feature = torch.stack(terms).sum() if terms else torch.zeros_like(output)
+        if self.divided is not None:
+            output = output / student.images[0].numel()
+        return {"L_output": output, "L_feature": self.features * feature}
 
-    def _feature(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples and values of the squared difference of the normalised."""
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Eq. 5, the mean over samples."""
         count = student[0].numel()
-        mean = normalised_distance(student, teacher).square().mean() / count
-        return mean if self.divided is None else mean / (self.divided * count)
+        return normalised_distance(student, teacher).mean() / (count if self.mean == "printed" else count**0.5)
+
+    def _as_released(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean of squares, norms not differentiated, divided by the elements of all pairs of samples."""
+        axes = tuple(range(1, student.ndim))
+        near, far = (x / vector_norm(x.detach(), axes, keepdim=True) for x in (student, teacher))
+        return F.mse_loss(near, far) / (cast(int, self.divided) ** 2 * student[0].numel())

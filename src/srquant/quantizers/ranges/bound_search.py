@@ -23,13 +23,15 @@ class BoundSearch(UniformRange):
     With m = min x, M = max x and i = 0 … K − 1 the candidates are
 
     - ``both`` (two-sided, for roughly symmetric values): ``l = m + i·(M − m)/2K``, ``u = M − i·(M − m)/2K``;
-    - ``upper`` (one-sided, for values that crowd at their lower end): ``l = m``, ``u = M − i·(M − m)/K``;
+    - ``upper`` (one-sided, for values that crowd at their lower end): ``l = m``, ``u = M − i·(M − m)/2K``, which ends
+      at the middle of the range;
     - ``auto``: ``upper`` for rows without a value below zero, ``both`` for the others.
 
-    Every candidate's error is exact on the values looked at and costs 2^bits look-ups instead of a pass over them.
+    Of equal errors the last wins. Every candidate's error is exact on the values looked at and costs 2^bits look-ups
+    instead of a pass over them.
 
-    Source: 2DQuant, the paper's DOBI; the released code, which has the one-sided search but never takes it, for the
-    candidates of that search.
+    Source: 2DQuant, algorithm 1 (which prints a plus sign; shrinking is meant). The released code has the one-sided
+    search but never takes it.
 
     Args:
         bits: Of the uniform quantizer.
@@ -49,11 +51,11 @@ class BoundSearch(UniformRange):
         lower, upper = MinMaxRange()(rows).values()
         ordered = SortedValues(subsample(rows, self.samples))
         fractions = torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / self.candidates
-        shrink = (upper - lower)[:, None] * fractions
+        shrink = (upper - lower)[:, None] * fractions / 2
         fixed = lower >= 0 if self.ends == "auto" else torch.full_like(lower, self.ends == "upper", dtype=torch.bool)
-        below = torch.where(fixed[:, None], 0, shrink / 2)
-        lows, highs = lower[:, None] + below, upper[:, None] - (shrink - below)
-        pick = ordered.squared_error(uniform_levels(lows, highs, self.bits)).argmin(1, keepdim=True)
+        lows, highs = lower[:, None] + torch.where(fixed[:, None], 0, shrink), upper[:, None] - shrink
+        errors = ordered.squared_error(uniform_levels(lows, highs, self.bits))
+        pick = self.candidates - 1 - errors.flip(1).argmin(1, keepdim=True)
         return {"lower": lows.gather(1, pick)[:, 0], "upper": highs.gather(1, pick)[:, 0]}
 
     @classmethod
