@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -200,6 +201,7 @@ def evaluate(
     model: Model | Exported,
     *data: Path | str,
     tile: int | None = None,
+    overlap: int | None = None,
     border: Border = "replicate",
     device: str = "auto",
 ) -> list[Scores]:
@@ -209,6 +211,8 @@ def evaluate(
         model: Float or quantized, or an exported file opened in an engine.
         data: Folders of pairs, parents of several, or folders of HR images; see :func:`~srquant.images.find_pairs`.
         tile: Enlarge in tiles of this size; None gives every image at once, where the model takes any size.
+        overlap: Pixels that tiles overlap by; None for what the model needs (:func:`tiling`). 0 with ``tile=96`` scores
+            patch by patch, as AdaBM and OAPTQ do on Urban100, Test2K and Test4K.
         border: How MATLAB's bicubic treats borders where LR images are made.
         device: Where to compute.
 
@@ -223,9 +227,20 @@ def evaluate(
     if not data:
         raise ImageError("no data to evaluate on; give folders with HR and LR")
     folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
+    if overlap is not None:
+        check("overlap", overlap, Annotated[int, Field(ge=0, le=1_000_000)])
+        if tile is None:
+            raise ArgumentError(f"overlap={overlap} is of tiles, and the image is given at once; give tile=96 too")
     upscaler = _on_device(model, device)
     whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
-    return _evaluate(upscaler, folders, model.scale, None if whole else tiling(model, 192 if tile is None else tile))
+    if whole:
+        return _evaluate(upscaler, folders, model.scale)
+    return _evaluate(upscaler, folders, model.scale, _tiling(model, 192 if tile is None else tile, overlap))
+
+
+def _tiling(model: Model | Exported, tile: int, overlap: int | None) -> Tiling:
+    cut = tiling(model, tile)
+    return cut if overlap is None else replace(cut, overlap=overlap)
 
 
 def _on_device(model: Model | Exported, device: str) -> Upscaler:

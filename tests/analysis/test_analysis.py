@@ -11,15 +11,16 @@ import skimage.color
 import torch
 from tests.conftest import NETWORK_NAMES, small_networks
 from tests.images.test_pairs import make_pair
-from torch import Tensor
+from torch import Tensor, nn
 
 from srquant.analysis import bound_percentiles, clip_outliers, distributions, most_different, sensitivity
 from srquant.images import Calibration, PairFolder, find_pairs, read_picture
-from srquant.images.evaluation import enlarge, evaluate
+from srquant.images.evaluation import enlarge, evaluate, luma_psnr
 from srquant.images.metrics import cielab, colour_shift, psnr
-from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile
+from srquant.methods import DOBI, MSE, PLQ, MinMax, Percentile, SRQuant
 from srquant.methods.base import WeightSettings
 from srquant.model import Model
+from srquant.model.layer import QuantLayer
 from srquant.model.observing import observe
 from srquant.model.preparing import prepare
 from srquant.model.swapping import quant_layers, swap
@@ -60,8 +61,8 @@ def test_replaying_gives_what_whole_passes_give(name: str, tmp_path: Path, calib
     make_pair(tmp_path / "Set", "1", model.scale)
     (folder,) = find_pairs(tmp_path / "Set", model.scale)
     quantized = MinMax(bits=3, edges="none").quantize(model, calibration)
-    result = sensitivity(model, quantized, list(folder))
-    network, *_ = prepare(model.network)
+    result = sensitivity(model, quantized, list(folder), weights=True)
+    network, *_ = prepare(model.network, "float")
     assert result.float_psnr == pytest.approx(evaluate(model, [folder], model.scale)[0].psnr, abs=1e-3)
     assert result.all_psnr == pytest.approx(evaluate(quantized, [folder], model.scale)[0].psnr, abs=1e-9)
     layers = quant_layers(quantized.network)
@@ -69,6 +70,24 @@ def test_replaying_gives_what_whole_passes_give(name: str, tmp_path: Path, calib
     for layer, module in layers.items():
         single = Model(swap(network, {layer: module}), name)
         assert result.layers[layer] == pytest.approx(evaluate(single, [folder], model.scale)[0].psnr, abs=0.01), layer
+
+
+def test_activations_alone_are_quantized(edsr: Model, calibration: Calibration, pairs: PairFolder) -> None:
+    quantized = SRQuant(bits=8, drawings=0, saturated=0, spare=0, edges="none").quantize(edsr, calibration)
+    result = sensitivity(edsr, quantized, list(pairs)[:1])
+    low, high = next(iter(pairs)).read()
+    for name, layer in quant_layers(quantized.network).items():
+        module = edsr.network.get_submodule(name)
+
+        def quantize(_module: nn.Module, x: tuple[Tensor], layer: QuantLayer = layer) -> Tensor:
+            values = layer.left(x[0])
+            return values * getattr(layer.left, "factor", 1)
+
+        handle = module.register_forward_pre_hook(quantize)
+        expected = luma_psnr(edsr, low, high, edsr.scale)
+        handle.remove()
+        assert result.layers[name] == pytest.approx(expected, abs=0.02), name
+    assert result.all_psnr != sensitivity(edsr, quantized, list(pairs)[:1], weights=True).all_psnr
 
 
 def test_work_is_saved(edsr: Model, calibration: Calibration, pairs: PairFolder, monkeypatch) -> None:
@@ -82,7 +101,7 @@ def test_work_is_saved(edsr: Model, calibration: Calibration, pairs: PairFolder,
         return convolve(module, x)
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", counting)
-    sensitivity(edsr, quantized, list(pairs)[:1])
+    sensitivity(edsr, quantized, list(pairs)[:1], weights=True)
     count = len(quant_layers(quantized.network))
     prepared_and_float = 3 * count
     assert calls == prepared_and_float + count * (count - 1) // 2
@@ -151,11 +170,11 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
     """Against sorting every tensor; per-channel bounds row by row."""
     model = Model(small_networks()[name], name)
     patches = Calibration.from_low_resolution(low_images, count=5, size=24)
-    methods = {"minmax": MinMax(), "percentile": Percentile(quantile=0.9), "dobi": DOBI(bits=2), "srquant": None}
     channels = MSE(weights=WeightSettings(range="least_squares", granularity="per_channel"))
-    quantized = {title: (method or channels).quantize(model, patches) for title, method in methods.items()}
+    methods = {"minmax": MinMax(), "percentile": Percentile(quantile=0.9), "dobi": DOBI(bits=2), "channels": channels}
+    quantized = {title: method.quantize(model, patches) for title, method in methods.items()}
     rows = bound_percentiles(model, quantized, patches)
-    network, *_ = prepare(model.network)
+    network, *_ = prepare(model.network, "float")
     seen: dict[str, list[Tensor]] = {}
 
     def look(layer: str, operand: str, values: Tensor) -> None:
@@ -177,6 +196,10 @@ def test_bounds_lie_at_percentiles(name: str, low_images: Path) -> None:
                 assert row.above == pytest.approx(100 * float((values > ends[1]).float().mean()), abs=1e-3)
                 assert (row.lower, row.upper) == pytest.approx([float(end.mean()) for end in ends], abs=1e-5)
                 assert row.kind == ("activation" if weight is None else "weight")
+    if name == "srresnet":
+        folded = MinMax(norms="folded").quantize(model, patches)
+        with pytest.raises(ArgumentError, match="look at them apart"):
+            bound_percentiles(model, {"folded": folded, "float": quantized["minmax"]}, patches)
     body = [row for row in rows if row.model == "percentile" and row.kind == "activation"]
     assert 5 < np.mean([row.below + row.above for row in body]) < 25
     with pytest.raises(ArgumentError, match="other is no quantized model made of"):

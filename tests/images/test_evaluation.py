@@ -78,6 +78,21 @@ def test_the_border_is_cropped() -> None:
     assert score(output, reference, 3).psnr < 40
 
 
+def test_patches_without_overlap_are_scored_as_they_are_enlarged_alone(edsr: Model, tmp_path: Path) -> None:
+    make_pair(tmp_path, "1", 4)
+    (folder,) = find_pairs(tmp_path, 4)
+    low, high = next(iter(folder)).read()
+    rows = [
+        np.concatenate([enlarge(edsr, low[y : y + 16, x : x + 16], 4) for x in range(0, low.shape[1], 16)], 1)
+        for y in range(0, len(low), 16)
+    ]
+    whole = np.concatenate(rows)
+    (found,) = evaluate(edsr, tmp_path, tile=16, overlap=0)
+    assert found.psnr == pytest.approx(score(whole, high, 4).psnr, abs=1e-6)
+    with pytest.raises(ArgumentError, match="give tile=96 too"):
+        evaluate(edsr, tmp_path, overlap=0)
+
+
 def test_tiles_and_whole_images_score_alike(edsr: Model, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", 300, 240)
     whole, cut = evaluate(edsr, tmp_path), evaluate(edsr, tmp_path, tile=32)

@@ -89,18 +89,18 @@ class Benchmark:
     rows: tuple[BenchmarkRow, ...]
 
     def markdown(self, published: Mapping[str, Mapping[str, Sequence[float | None]]] | None = None) -> str:
-        """The table, with published PSNR beside the measured where there is any."""
+        """The table, with SSIM in both dialects, and published PSNR beside the measured where there is any."""
         sets = list(self.rows[0].scores)
         header = ["", "bits", "weights", "edges", "quantized", "seconds"]
         for name in sets:
-            header += [f"{name} PSNR", "SSIM"] + (["(published)"] if published else [])
+            header += [f"{name} PSNR", "SSIM", "(AdaBM)"] + (["(published)"] if published else [])
         lines = [header, ["---"] * len(header)]
         for row in self.rows:
             cells = [row.name, row.bits, row.granularity, row.settings.get("edges", "")]
             cells += [f"{row.coverage:.0%}", f"{row.seconds:.0f}"] if row.method else ["", ""]
             for name in sets:
                 score = row.scores[name]
-                cells += [f"{score['psnr']:.2f}", f"{score['ssim']:.4f}"]
+                cells += [f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", f"{score['ssim_adabm']:.4f}"]
                 if published:
                     known = published.get(row.name, {}).get(name)
                     cells.append(f"{known[0]:.2f}" if known else "")

@@ -9,16 +9,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from srquant.images.evaluation import luma_psnr
 from srquant.images.pairs import Pair
 from srquant.model import Model
+from srquant.model.layer import CodedWeight, QuantLayer
+from srquant.model.multiplications import kind_of
 from srquant.model.preparing import prepare
 from srquant.model.replaying import Replays
-from srquant.model.swapping import quant_layers
+from srquant.model.swapping import quant_layers, swap
+from srquant.quantizers.channel_factor import Scaled, times_factor
 from srquant.support.errors import ArgumentError
 from srquant.support.progress import bar
 
@@ -29,7 +34,7 @@ class Sensitivity:
 
     Args:
         float_psnr: Of the float network.
-        all_psnr: With all layers quantized.
+        all_psnr: With all layers quantized, in the same sense as one is.
         layers: With one layer quantized, by name, in the order in which the layers run.
         images: How many images.
     """
@@ -44,8 +49,10 @@ class Sensitivity:
         return sorted(self.layers, key=lambda name: self.layers[name])
 
 
-def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, largest: int = 192) -> Sensitivity:
-    """Score the float network with one layer at a time replaced by its quantized version.
+def sensitivity(
+    model: Model, quantized: Model, pairs: Sequence[Pair], *, weights: bool = False, largest: int = 192
+) -> Sensitivity:
+    """Score the float network with the activations of one layer at a time quantized, as the paper's text has it.
 
     What runs before that layer gives what it gave in the float network and is not computed again, so n layers cost
     about n/2 passes.
@@ -54,6 +61,7 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
         model: The float model.
         quantized: Made of it by any method.
         pairs: Images to score on.
+        weights: Quantize the layer's weight too.
         largest: Of larger LR images, the middle of this height and width is taken: outputs of all layers are kept.
 
     Raises:
@@ -66,6 +74,9 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
     order = [each.name for each in survey.multiplications]
     if not layers.keys() <= set(order):
         raise ArgumentError(f"{quantized.source} was not made of this network: its layers have other names")
+    if not weights:
+        layers = {name: _of_activations(layer, network.get_submodule(name)) for name, layer in layers.items()}
+        quantized = Model(swap(network, layers), model.source)
     replays = Replays(network, order)
     student = Model(network, model.source)
     scores: dict[str, list[float]] = {name: [] for name in ("float", "all", *layers)}
@@ -80,6 +91,29 @@ def sensitivity(model: Model, quantized: Model, pairs: Sequence[Pair], *, larges
                 shown.advance(1, name)
     means = {name: fmean(values) if all(map(math.isfinite, values)) else math.inf for name, values in scores.items()}
     return Sensitivity(means.pop("float"), means.pop("all"), means, len(pairs))
+
+
+class _FloatWeight(nn.Module):
+    """In the place of a quantized weight, the float one."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+
+    def forward(self) -> Tensor:
+        return self.get_buffer("weight")
+
+
+def _of_activations(layer: QuantLayer, module: nn.Module) -> QuantLayer:
+    """A quantized layer with the weight of a float module; a product of two activations as it is."""
+    kind = kind_of(module)
+    weight = None if kind is None else kind.weight_of(module)
+    if weight is None:
+        return layer
+    if isinstance(layer.left, Scaled):
+        weight = times_factor(weight, layer.left.factor)
+    bias = cast(Tensor | None, module.bias)
+    return QuantLayer(layer.product, layer.left, cast(CodedWeight, _FloatWeight(weight)), bias)
 
 
 def _middle(

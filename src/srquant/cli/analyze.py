@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +176,11 @@ def sensitivity(
     calibration: CalibrationOptions,
     method: Annotated[str, typer.Option(help="How a layer is quantized.")] = "minmax",
     bits: Bits = 4,
-    images: Annotated[int, typer.Option(help="Score on the first so many images.")] = 10,
+    images: Annotated[int, typer.Option(help="Score on so many random images, all if there are fewer.")] = 100,
+    weights: Annotated[bool, typer.Option("--weights", help="Quantize the layer's weight too.")] = False,
     ordered: Annotated[bool, typer.Option("--sorted", help="The layer that costs most first.")] = False,
 ) -> None:
-    """PSNR with one layer at a time quantized (OAPTQ, fig. 4).
+    """PSNR with the activations of one layer at a time quantized (OAPTQ, fig. 4).
 
     Example:
     [bold]srquant analyze sensitivity edsr_x4.pth --data Set14/x4 --calibration-hr photos/ -o sensitivity.png[/bold]
@@ -192,9 +194,10 @@ def sensitivity(
     check("images", images, Positive)
     configuration = configure(method, bits, edges="none")
     model = network.load()
-    pairs = _pairs(data, model.scale)[:images]
+    pairs = _pairs(data, model.scale)
+    pairs = [pairs[i] for i in sorted(random.Random(0).sample(range(len(pairs)), min(images, len(pairs))))]
     quantized = quantize(model, calibration.open(model.scale), configuration, device=network.device)
-    result = run(model, quantized.to(model.device), pairs)
+    result = run(model, quantized.to(model.device), pairs, weights=weights)
     draw_sensitivity(output, result, ordered=ordered)
     print(f"float {result.float_psnr:.2f} dB, all layers {result.all_psnr:.2f} dB; the layers that cost most:")
     for name in result.most_sensitive()[:5]:

@@ -19,6 +19,10 @@ def evaluate(
     ],
     json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
     tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(help="Of tiles, in pixels; 0 with --tile 96 scores patch by patch, as OAPTQ does on Urban100."),
+    ] = None,
     border: Annotated[
         Literal["replicate", "mirror"],
         typer.Option(help="Borders of bicubic where LR is made: replicate as in the benchmarks, or newer MATLAB's."),
@@ -46,7 +50,7 @@ def evaluate(
     if json is not None:
         require_apart(json, model.model, *data, below=True)
         require_writable(json)
-    scores = run(model.open(), *data, tile=tile, border=border, device=model.device)
+    scores = run(model.open(), *data, tile=tile, overlap=overlap, border=border, device=model.device)
     print_scores(scores)
     if json is not None:
         write_scores(json, str(model.model), scores)

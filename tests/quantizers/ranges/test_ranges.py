@@ -15,6 +15,7 @@ from srquant.quantizers.numerics.sorted_values import SortedValues, subsample
 from srquant.quantizers.ranges import (
     BoundSearch,
     ChannelShift,
+    JointShrink,
     LeastSquares,
     LloydMax,
     MinMaxRange,
@@ -207,14 +208,26 @@ def dobi_slowly(v: torch.Tensor, b: int, one_sided: bool, K: int = 100) -> tuple
     """The paper's loop: quantize the whole tensor with every candidate."""
     v = v.double()
     best, found = float("inf"), (0.0, 0.0)
-    step = (v.max() - v.min()) / (K if one_sided else 2 * K)
+    step = (v.max() - v.min()) / (2 * K)
     for i in range(K):
         l, u = (v.min() if one_sided else v.min() + i * step), v.max() - i * step
         q = ((v.clamp(l, u) - l) / (u - l) * (2**b - 1)).round() / (2**b - 1) * (u - l) + l
         error = float((v - q).square().sum())
-        if error < best:
+        if error <= best:
             best, found = error, (float(l), float(u))
     return found
+
+
+def test_of_equal_errors_the_last_bounds_win() -> None:
+    """All values at the two ends of the range, and one in the middle that the ends of every candidate are equally far
+    from: any one-sided candidate ends at the middle.
+    """
+    rows = torch.zeros(1, 100)
+    found = BoundSearch(2, "upper")(rows)
+    assert (float(found["lower"]), float(found["upper"])) == (0.0, 0.0)
+    rows[0, 0] = 3.0
+    errors = [float((torch.tensor(3.0) - 3 * (1 - i / 200)) ** 2) for i in range(100)]
+    assert float(BoundSearch(2, "upper")(rows)["upper"]) == pytest.approx(3 * (1 - errors.index(min(errors)) / 200))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -250,3 +263,22 @@ def test_centred_channels_have_the_levels_and_errors_of_their_differences_from_t
     assert float(found["centred_error"]) < 0.2 * float(found["error"])
     single = rows[:1]
     assert ChannelShift(lloyd)(single).keys() == lloyd(single).keys(), "one channel is told apart from nobody"
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "relu"])
+def test_joint_shrink_is_the_loop_over_factors(kind: str, bits: int) -> None:
+    x = torch.randn(3000)
+    x = {"normal": x + 0.3, "heavy": x**3, "relu": x.relu()}[kind]
+    best, found = float("inf"), (0.0, 0.0)
+    for i in range(90):
+        l, u = float(x.min()) * (1 - 0.01 * i), float(x.max()) * (1 - 0.01 * i)
+        q = ((x.double().clamp(l, u) - l) / (u - l) * (2**bits - 1)).round() / (2**bits - 1) * (u - l) + l
+        error = float((x - q).square().sum())
+        if error < best:
+            best, found = error, (l, u)
+    bounds = JointShrink(bits)(x[None])
+    assert (float(bounds["lower"]), float(bounds["upper"])) == pytest.approx(found, rel=1e-5)
+    upper = float(JointShrink.of_weights(x[None], bits, symmetric=True)["upper"]) / float(x.abs().max())
+    assert upper == pytest.approx(round(upper, 2), abs=1e-5)
+    assert 0.51 - 1e-5 <= upper <= 1
