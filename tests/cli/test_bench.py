@@ -218,7 +218,7 @@ def test_published_scores_stand_below_the_table(run, network: Path, low_images: 
 def test_published_scores_alone(run) -> None:
     code, text, _ = run("bench", "published", "edsr-baseline")
     assert code == 0 and "| PLQ+SAFT | W4A4 | 31.54 | 0.879 |" in text and "| AdaBM | W6A6 |" in text
-    code, _, error = run("bench", "published", "RDN", "--bits", 3)
+    code, _, error = run("bench", "published", "RDN", "--bits", 5)
     assert code == 2 and "×4 at 6 bits" in error
 
 
