@@ -37,6 +37,12 @@ def test_seconds_are_those_of_a_pass_times_the_work(name: str, edsr: Model, cali
     assert found.memory > work.memory
 
 
+def test_the_fastest_pass_counts(edsr: Model, calibration: Calibration) -> None:
+    looks = iter([0.0, 9.0, 9.0, 10.0, 10.0, 19.0])
+    slow = estimate(edsr, configure("minmax"), calibration, lambda: next(looks))
+    assert slow.seconds == estimate(edsr, configure("minmax"), calibration, clock(1).__next__).seconds
+
+
 def test_works_add_up_and_memory_is_that_of_the_larger() -> None:
     assert Work(1, 5, 0, 7) + Work(2, 3, 4) == Work(3, 5, 4, 7)
 
