@@ -40,7 +40,7 @@ def test_learning_pays(shared: Path) -> None:
         return scores.psnr
 
     plq = psnr("plq")
-    oaptq = psnr("oaptq", "finetuning.epochs=6", "finetuning.rate=0.003")
+    oaptq = psnr("oaptq", "finetuning.epochs=6")
     ours = psnr("srquant", "finetuning.epochs=6")
     assert plq + 0.1 < oaptq < ours
 

@@ -23,8 +23,8 @@ _JOINT, _EACH_END = WeightSettings(range="joint_shrink"), WeightSettings(range="
 class MSE(Method):
     """Uniform activations and symmetric weights, all with bounds that lessen the squared error.
 
-    ``search=joint`` shrinks both ends of a range together; ``search=each_end`` looks for each end alone and errs far
-    less: it is ours, and its scores do not stand for the paper's row.
+    ``search=joint`` shrinks both ends of a range together; ``search=each_end`` looks for each end alone and errs less:
+    it is ours, and its scores do not stand for the paper's row.
 
     Source: the MSE row of OAPTQ table 1, which names no search; AdaBM's released code, which that table stands on
     (:class:`~srquant.quantizers.ranges.JointShrink`). Differs: the code starts a weight's search at the largest signed
