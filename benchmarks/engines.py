@@ -26,7 +26,8 @@ from srquant import Calibration, Model, configure, load, open_exported, quantize
 from srquant.api import tiling
 from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
-from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
+from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.operands import ExportSettings
 from srquant.images import Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
 from srquant.images.listing import list_images

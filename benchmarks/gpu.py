@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, load, quantize
-from srquant.engines.onnx import ExportSettings, IntegerOperands
+from srquant.engines.operands import ExportSettings, IntegerOperands
 from srquant.model.survey import survey
 from srquant.model.swapping import copy_network, quant_layers, replace
 

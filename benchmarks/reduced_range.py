@@ -22,7 +22,8 @@ from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, evaluate, load, open_exported, quantize
 from srquant.engines import TARGETS, saturates
 from srquant.engines.agreement import psnr_on_patch
-from srquant.engines.onnx import ExportSettings, write_onnx
+from srquant.engines.onnx import write_onnx
+from srquant.engines.operands import ExportSettings
 from srquant.support.errors import SaturationWarning
 from srquant.support.memory import keep_freed_memory
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, quantize
 from srquant.engines.agreement import test_patch
-from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
+from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.operands import ExportSettings
 from srquant.images.samples import PAIRS
 from srquant.model.survey import survey
 from srquant.networks.swinir import SwinIR, SwinIRConfig

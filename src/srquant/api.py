@@ -37,7 +37,7 @@ from srquant.support.tensors import plain_arithmetic
 
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement
-    from srquant.engines.onnx import Range, Storage
+    from srquant.engines.operands import Range, Storage
 
 _PATCH = 48
 """Height and width of what a model is looked at before it is exported."""
@@ -172,15 +172,17 @@ def export(
         model: Quantized with ``grid=int8``.
         target: An ``.onnx`` file.
         engine: Where to run it, a name in ``srquant.engines.TARGETS``; the first that is installed if None.
-        tile: Height and width of the images it takes; None for any, where the network allows.
-        storage: ``int4`` stores weights of up to four bits as such; see :class:`~srquant.engines.onnx.ExportSettings`.
+        tile: Height and width of the images it takes; None for any, where the network allows, else 128×128.
+        storage: ``int4`` stores weights of up to four bits as such;
+            see :class:`~srquant.engines.operands.ExportSettings`.
         range: Of the weights. ``full`` is for processors whose eight-bit products do not saturate, with VNNI or AMX;
             ``reduced`` is for any, with coarser weights; ``auto`` finds out which is right here.
         threads: For running it; all cores if None.
 
     Returns:
-        What was written, what it is good for, how well the engine computes it (at least 45 dB), and how well it agrees
-        with the model, which is what weights of reduced range cost. Printed, it is one line.
+        What was written, what it is good for, how well the engine computes it (see
+        :func:`~srquant.engines.agreement.needed_psnr`), and how well it agrees with the model, which is what weights of
+        reduced range cost. Printed, it is one line.
 
     Raises:
         SrquantError: See :func:`~srquant.engines.agreement.export_onnx`.
@@ -189,7 +191,7 @@ def export(
         UnlikeWarning: The model's output does not look like its input.
     """
     from srquant.engines.agreement import export_onnx, test_patch
-    from srquant.engines.onnx import ExportSettings
+    from srquant.engines.operands import ExportSettings
 
     check("threads", threads, Threads | None)
     patch = test_patch(_PATCH, _PATCH)

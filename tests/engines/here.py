@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 from srquant.engines import TARGETS, saturates
-from srquant.engines.onnx import Range
+from srquant.engines.operands import Range
 from srquant.model import Model
 
 NORM = """

@@ -26,7 +26,8 @@ from tests.images.test_pairs import make_pair
 
 import srquant
 from srquant.cli import main as cli
-from srquant.engines.onnx import ExportSettings, write_onnx
+from srquant.engines.onnx import write_onnx
+from srquant.engines.operands import ExportSettings
 from srquant.images.reading import open_picture
 from srquant.model import Model
 from srquant.support.files import PICTURES

@@ -18,6 +18,7 @@ from srquant.engines.targets import Target
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.networks.base import Alignment, Scale
 from srquant.networks.modules import pad_to_size
+from srquant.networks.sizes import Sizes
 from srquant.support.errors import ArgumentError, ModelFileError, SaturationWarning, SrquantError, first_line
 from srquant.support.extras import import_extra
 from srquant.support.settings import Checked, from_json
@@ -53,6 +54,10 @@ class Contract(Checked):
     versions: dict[str, str] = field(default_factory=dict[str, str])
     export: dict[str, Any] = field(default_factory=dict[str, Any])
     """How it was exported."""
+    smallest: Length = 1
+    """Least height and width that it takes, where it takes several; they are multiples of the alignment as well."""
+    one_image: bool = False
+    """Whether it takes one image at a time, where it takes any size; files of one size always do."""
 
     @property
     def overlap(self) -> int:
@@ -179,7 +184,8 @@ class Exported:
     def __call__(self, images: Tensor) -> Tensor:
         """Enlarge images in [0, 1]; the result is not clamped.
 
-        Images smaller than the file's tiles are mirrored at their lower and right border up to the tile.
+        Images smaller than the file's tiles, or of other sizes than it takes, are mirrored at their lower and right
+        border as far as it needs.
 
         Raises:
             ArgumentError: The images are no ``n 3 h w``, or larger than the file's tiles.
@@ -187,17 +193,29 @@ class Exported:
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise ArgumentError(f"images must be n 3 h w, at least one pixel; got {list(images.shape)}")
         images = images.float().cpu()
-        if self.contract.tile is None:
-            return self.run(images.contiguous())
         height, width = images.shape[-2:]
+        if self.contract.tile is None:
+            sizes = Sizes(self.contract.alignment, self.contract.smallest)
+            return sizes.run(self._run_each if self.contract.one_image else self._run_all, images, self.scale)
         if height > self.contract.tile[0] or width > self.contract.tile[1]:
             largest = "x".join(map(str, self.contract.tile))
             raise ArgumentError(
                 f"{self.name} takes images up to {largest}, this one is {height}x{width}; cut it into tiles"
             )
-        padded = pad_to_size(images, *self.contract.tile)
-        output = torch.cat([self.run(padded[i : i + 1].contiguous()) for i in range(len(padded))])
+        output = self._run_each(pad_to_size(images, *self.contract.tile))
         return output[..., : self.scale * height, : self.scale * width]
+
+    def _run_all(self, images: Tensor) -> Tensor:
+        output = self.run(images.contiguous())
+        expected = (len(images), 3, *(self.scale * size for size in images.shape[-2:]))
+        if output.shape != expected:
+            raise ModelFileError(
+                f"{self.name} is damaged: it turns {list(images.shape)} into {list(output.shape)}, not {list(expected)}"
+            )
+        return output
+
+    def _run_each(self, images: Tensor) -> Tensor:
+        return torch.cat([self._run_all(image[None]) for image in images])
 
 
 def open_in(target: Target, path: Path, threads: int | None = None, named: Path | None = None) -> Exported:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from srquant.engines.writer import IR_VERSION, OPSET, Writer
+from srquant.engines.standard import IR_VERSION, OPSET
+from srquant.support.extras import import_extra
 
 Run = Callable[[Tensor], Tensor]
 Compile = Callable[[bytes, str, int | None], Run]
@@ -39,28 +42,40 @@ def products_saturate(compiled: Compile) -> bool:
 
 def _probe() -> bytes:
     """A convolution, one of single pixels, and a linear map: largest bytes times largest bytes, each giving ones."""
-    w = Writer(fixed=True)
-    x = _bytes(w, "images")
+    onnx = import_extra("onnx", "trying byte products", "onnx")
+    nodes, stored = list[Any](), list[Any]()
+
+    def add(kind: str, *given: Any, **attributes: Any) -> str:
+        """A node, whose operands are names or constants; gives its output's name."""
+        names: list[str] = []
+        for value in given:
+            if isinstance(value, str):
+                names.append(value)
+            else:
+                stored.append(onnx.numpy_helper.from_array(np.asarray(value), f"constant_{len(stored)}"))
+                names.append(stored[-1].name)
+        nodes.append(onnx.helper.make_node(kind, names, [f"value_{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    def as_bytes(x: str) -> str:
+        """Ones as the byte 255; of a product's output too, else ONNX Runtime multiplies floats."""
+        scale, zero = np.float32(1 / 255), np.uint8(0)
+        return add("DequantizeLinear", add("QuantizeLinear", x, scale, zero), scale, zero)
+
+    def weight(shape: tuple[int, ...], axis: int) -> str:
+        """Bytes of 127 that add up to one for each output."""
+        integers = np.full(shape, 127, np.int8)
+        outputs = shape[axis]
+        scale = np.full(outputs, outputs / (127 * integers.size), np.float32)
+        return add("DequantizeLinear", integers, scale, np.zeros(outputs, np.int8), axis=axis)
+
+    x = as_bytes("images")
     for size in (3, 1):
-        x = _bytes(w, w.node("Conv", x, _weight(w, (_CHANNELS, _CHANNELS, size, size), 0), kernel_shape=[size, size]))
-    x = _bytes(w, w.node("MatMul", x, _weight(w, (_SIZE, _SIZE), 1)))
-    helper, kind = w.onnx.helper, w.onnx.TensorProto.FLOAT
+        x = as_bytes(add("Conv", x, weight((_CHANNELS, _CHANNELS, size, size), 0), kernel_shape=[size, size]))
+    x = as_bytes(add("MatMul", x, weight((_SIZE, _SIZE), 1)))
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     ends = {"images": [1, _CHANNELS, _SIZE + 2, _SIZE + 2], x: [1, _CHANNELS, _SIZE, _SIZE]}
     given, found = (helper.make_tensor_value_info(name, kind, shape) for name, shape in ends.items())
-    graph = helper.make_graph(w.nodes, "saturation", [given], [found], initializer=w.constants)
+    graph = helper.make_graph(nodes, "saturation", [given], [found], initializer=stored)
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return content.SerializeToString()
-
-
-def _bytes(w: Writer, x: str) -> str:
-    """Ones as the byte 255; of a product's output too, else ONNX Runtime multiplies floats."""
-    scale, zero = torch.tensor(1 / 255), torch.tensor(0, dtype=torch.uint8)
-    return w.node("DequantizeLinear", w.node("QuantizeLinear", x, scale, zero), scale, zero)
-
-
-def _weight(w: Writer, shape: tuple[int, ...], axis: int) -> str:
-    """Bytes of 127 that add up to one for each output."""
-    integers = torch.full(shape, 127, dtype=torch.int8)
-    outputs = shape[axis]
-    scale = torch.full((outputs,), outputs / (127 * integers.numel()))
-    return w.node("DequantizeLinear", integers, scale, torch.zeros(outputs, dtype=torch.int8), axis=axis)

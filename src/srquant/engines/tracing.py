@@ -1,247 +1,189 @@
-"""A network as a list of operators, for one image size or for all."""
+"""A network as a graph of ONNX operators, for one image size or for all: PyTorch's own exporter, and what it needs."""
 
 from __future__ import annotations
 
 import logging
-import operator
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import lcm
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from srquant.engines.attention import Attention, find_attentions
-from srquant.engines.operators import OPERATORS, Convert
-from srquant.engines.writer import Writer
-from srquant.model import Model
-from srquant.model.swapping import without_activation_quantizers
-from srquant.support.errors import ArgumentError
+from srquant.engines.standard import OPSET
+from srquant.engines.translation import translations
+from srquant.networks.base import SRNetwork
+from srquant.networks.undescribed import UndescribedNetwork
+from srquant.support.errors import ArgumentError, first_line
+from srquant.support.extras import import_extra
 
-_LARGER = 2
-"""A constant that another one grows into by more than this is made by the engine instead of stored."""
-_SMALL = 4096
-"""Values that are stored in any case."""
+Program = torch.export.ExportedProgram
+_WINDOWS = (8, 16)
+"""Heights and widths of windows that networks with attention cut their images into."""
+_LEAST = 16
+"""Height and width, at least, of images that a network is followed through."""
+_SAME = 1e-3
+"""Of the output's standard deviation: how far two ways to compute it may be apart, on average."""
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What a network computes.
+class Followed:
+    """What a network does with an image.
 
     Args:
-        graph: Operators of PyTorch.
-        values: Parameters, buffers and constants, by the name of their placeholder.
-        image: Name of the placeholder of the image.
+        program: A list of PyTorch's operators.
+        step: Height and width that it takes are multiples of this.
     """
 
-    graph: fx.Graph
-    values: dict[str, Tensor]
-    image: str
-
-    def constants(self) -> dict[fx.Node, Tensor]:
-        """Tensors that do not depend on the image, by the nodes that give them."""
-        found: dict[fx.Node, Tensor] = {}
-        for node in self.graph.nodes:
-            if node.op == "placeholder" and node.name in self.values:
-                found[node] = self.values[node.name]
-            elif node.op == "call_function" and all(source in found for source in node.all_input_nodes):
-                result = node.target(*_resolve(node.args, found), **_resolve(node.kwargs, found))
-                if isinstance(result, Tensor):
-                    found[node] = result
-        return found
+    program: Program
+    step: int
 
 
-def trace(model: Model, height: int, width: int, batch: int = 1) -> Trace:
-    """Follow a model through images of one size. Quantized layers appear as their bare multiplications.
+def follow(network: SRNetwork, face: nn.Module, tile: tuple[int, int] | None) -> Followed | None:
+    """What a network does with an image.
+
+    For all sizes it is followed through one; and what was found must then compute an image of another size as the
+    network does. Without that, a network that computes with the size of its image would seem to take any. Networks that
+    fill images up by themselves are followed through images that need no filling up. The number of images is free as
+    well where a network describes itself; with others that takes several times as long.
 
     Args:
-        model: ``n 3 h w`` in [0, 1] to ``n 3 scale·h scale·w``.
-        height: In pixels.
-        width: In pixels.
-        batch: Images at once.
+        network: That which is behind the face; it says which sizes there are.
+        face: Images in [0, 1] to images in about [0, 1].
+        tile: Height and width; None for all sizes.
+
+    Returns:
+        None if it cannot be one list for all sizes.
 
     Raises:
-        ArgumentError: The network does what cannot be traced.
+        ArgumentError: The network does what cannot be followed.
     """
-    contract = _Contract(model).eval()
-    with warnings.catch_warnings(), torch.no_grad(), _quietly():
-        warnings.simplefilter("ignore")  # of PyTorch, about its own pieces
+    if tile is not None:
         try:
-            program = torch.export.export(contract, (torch.rand(batch, 3, height, width),), strict=False)
-            if any(_overwrites(node) for node in program.graph.nodes):
-                program = program.run_decompositions({})  # the same operators, but each gives a new tensor
+            return Followed(_exported(face, torch.rand(1, 3, *tile), ()), network.alignment)
         except Exception as error:
             # What a network may do wrong here is without limit, and so are the exceptions.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ArgumentError(f"the network cannot be traced for export: {reason}") from error
-    signature = program.graph_signature
-    stored = {**program.state_dict, **program.constants}
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    names |= signature.inputs_to_lifted_tensor_constants
-    values = {name: cast(Tensor, stored[key]) for name, key in names.items()}
-    return Trace(program.graph, values, str(next(iter(signature.user_inputs))))
+            raise ArgumentError(f"the network cannot be traced for export: {first_line(error)}") from error
+    steps, count, free = _attempts(network)
+    for step in steps:
+        size = -(-max(_LEAST, smallest(network)) // step) * step
+        try:
+            program = _exported(face, torch.rand(count, 3, size + step, size + 2 * step), free)
+            if _is_free(program, free) and _computes(program, face, torch.rand(1, 3, size + 3 * step, size)):
+                return Followed(program, step)
+        except Exception:  # as above
+            continue
+    return None
 
 
-def _overwrites(node: fx.Node) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+def smallest(network: SRNetwork) -> int:
+    """The least height and width of images that a network takes without filling them up."""
+    return max(1, getattr(getattr(network, "sizes", None), "smallest", 1))
+
+
+def _attempts(network: SRNetwork) -> tuple[list[int], int, tuple[int, ...]]:
+    """What sizes are tried as multiples of; the number of images; axes that are free."""
+    own = network.alignment
+    if isinstance(network, UndescribedNetwork):
+        windows = any(isinstance(module, nn.Linear | nn.LayerNorm) for module in network.modules())
+        return [lcm(own, step) for step in (_WINDOWS if windows else (1, *_WINDOWS[:1]))], 1, (2, 3)
+    # Of the project's own networks those without bound have attention, which is written for the size of tiles.
+    return [own] if network.receptive_field is not None else [], 2, (0, 2, 3)
+
+
+def takes_one_image(program: Program) -> bool:
+    """Whether it takes no more than one image at a time."""
+    return not _is_free(program, (0,))
+
+
+def as_onnx(program: Program) -> Any:
+    """The same in ONNX, a model of onnx_ir, as PyTorch's exporter writes it.
+
+    Raises:
+        ArgumentError: There is an operator that cannot be written.
+        MissingExtraError: The ``onnx`` extra is not installed.
+    """
+    import_extra("onnxscript", "exporting to ONNX", "onnx")
+    with _quietly(), torch.no_grad():
+        try:
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["enlarged"],
+                opset_version=OPSET,
+                verbose=False,
+                optimize=False,
+                custom_translation_table=cast(dict[Callable[..., Any], Any], translations()),
+            )
+        except Exception as error:  # its errors are many and nested; the innermost says what it was
+            while error.__cause__ is not None:
+                error = error.__cause__
+            raise ArgumentError(f"the network cannot be written as ONNX: {first_line(error)}") from error
+    assert made is not None
+    return made.model
+
+
+def _exported(face: nn.Module, images: Tensor, free: tuple[int, ...]) -> Program:
+    shapes = (dict.fromkeys(free, torch.export.Dim.AUTO),) if free else None
+    with _quietly(), torch.no_grad(), _Followable():
+        return torch.export.export(face, (images,), strict=False, dynamic_shapes=shapes)
+
+
+def _input(program: Program) -> Tensor:
+    name = next(iter(program.graph_signature.user_inputs))
+    return next(node.meta["val"] for node in program.graph.nodes if node.name == name)
+
+
+def _is_free(program: Program, axes: tuple[int, ...]) -> bool:
+    return not any(str(_input(program).shape[axis]).isdigit() for axis in axes)
+
+
+def _computes(program: Program, face: nn.Module, images: Tensor) -> bool:
+    with _quietly(), torch.no_grad():
+        expected, found = face(images.clone()), program.module()(images)
+    return expected.shape == found.shape and float((expected - found).std()) <= _SAME * float(expected.std())
+
+
+class _Followable(TorchFunctionMode):
+    """While it is entered: what cannot be followed is done in another way, to the same result.
+
+    ``tensor.data`` would leave what is no tensor in a network that sets it; SPAN makes its weights so, in each pass.
+    Pooling to a part of the height and width would be pooling to a fixed size; SAFMN has it.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == cast(Any, Tensor.data).__get__:
+            return args[0].detach()
+        if func == cast(Any, Tensor.data).__set__:
+            return None
+        if func in _POOLING and len(args) == 2 and isinstance(args[1], tuple | list):
+            sides = list(zip(args[0].shape[-2:], cast(Sequence[int], args[1]), strict=True))
+            if any(wanted != 1 for _, wanted in sides) and all(size % wanted == 0 for size, wanted in sides):
+                return _POOLING[func](args[0], [int(size // wanted) for size, wanted in sides])
+        return func(*args, **(kwargs or {}))
+
+
+_POOLING: dict[Any, Callable[[Tensor, list[int]], Tensor]] = {
+    F.adaptive_max_pool2d: F.max_pool2d,
+    F.adaptive_avg_pool2d: F.avg_pool2d,
+}
 
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Keep PyTorch from printing the stack of an error that is reported in one line."""
+    """Keep PyTorch from printing what is reported in one line, and from warning about its own pieces."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
-
-
-def same_for_all_sizes(one: Trace, other: Trace) -> bool:
-    """Whether two traces, made at different sizes, are the same operators: then nothing in them depends on the size."""
-    return _listing(one) == _listing(other)
-
-
-def write(trace: Trace, writer: Writer, layers: Mapping[str, Convert]) -> str:
-    """Write a trace's operators; gives the name of the enlarged image.
-
-    What does not depend on the image is computed here and stored, unless that makes it larger: then the engine does it.
-
-    Args:
-        trace: Of a network.
-        writer: Takes the nodes; the image is called ``images``.
-        layers: Functions that write quantized layers, by the layers' names; called like those of
-            :data:`~srquant.engines.operators.OPERATORS`.
-
-    Raises:
-        ArgumentError: The network uses an operator that cannot be written.
-    """
-    values: dict[fx.Node, Any] = {}
-    attentions = find_attentions(trace.graph, trace.constants()) if writer.fixed else []
-    last = {attention.result: attention for attention in attentions}
-    later = {node for attention in attentions for node in attention.nodes}
-    for node in trace.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = "images" if node.name == trace.image else trace.values[node.name]
-        elif node in last:
-            values[node] = _grouped(last[node], values, writer, layers)
-        elif node in later:
-            continue
-        elif node.op == "call_function" and node.users:  # the others are checks
-            values[node] = _written(node, values, writer, layers)
-        elif node.op == "output":
-            return writer.name(_resolve(node.args, values)[0][0])
-    raise AssertionError("the trace has no output")
-
-
-def _grouped(attention: Attention, values: dict[fx.Node, Any], writer: Writer, layers: Mapping[str, Convert]) -> str:
-    """Write an attention, its windows cut into groups."""
-    sizes = writer.numbers(*(count for count, _ in attention.groups))
-    parts = {
-        source: writer.node("Split", values[source], sizes, outputs=len(attention.groups), axis=0)
-        for source in attention.sources
-    }
-    results: list[str] = []
-    for number, (_, mask) in enumerate(attention.groups):
-        own = values | {source: part[number] for source, part in parts.items()} | {attention.mask: mask}
-        for node in attention.nodes:
-            unmasked = attention.mask in node.args and not mask.any()
-            own[node] = own[cast(fx.Node, node.args[0])] if unmasked else _written(node, own, writer, layers)
-        results.append(writer.name(own[attention.result]))
-    return writer.node("Concat", *results, axis=0)
-
-
-def _written(node: fx.Node, values: dict[fx.Node, Any], writer: Writer, layers: Mapping[str, Convert]) -> Any:
-    arguments, options = _resolve(node.args, values), _resolve(node.kwargs, values)
-    if node.target is operator.getitem:
-        return arguments[0][arguments[1]]
-    given = [values[source] for source in node.all_input_nodes]
-    name = str(node.target)
-    if all(_constant(value) for value in given):
-        computed = cast(Any, node.target)(*arguments, **options)
-        if not isinstance(computed, Tensor) or name not in _GROWING or not _grows(computed, given):
-            return computed
-    own = layers.get(_module(node)) if name in _MULTIPLICATIONS else None
-    convert = own or OPERATORS.get(name)
-    if convert is None:
-        raise ArgumentError(f"{_module(node) or 'the network'} uses {name}, which cannot be exported to ONNX")
-    try:
-        _require_float32(node)
-        return convert(writer, node, *arguments, **options)
-    except NotImplementedError as error:
-        raise ArgumentError(
-            f"{_module(node) or 'the network'} uses {name} with {error}; it cannot be exported"
-        ) from error
-
-
-def _require_float32(node: fx.Node) -> None:
-    """Refuse what a network computes in another precision: numbers in a file are float32."""
-    given = node.meta.get("val")
-    if isinstance(given, Tensor) and given.is_floating_point() and given.dtype != torch.float32:
-        raise NotImplementedError(f"numbers of {given.dtype}, and exported files compute in float32")
-
-
-_GROWING = ("aten.add.Tensor", "aten.index.Tensor")
-_MULTIPLICATIONS = (
-    "aten.conv2d.default",
-    "aten.conv2d.padding",
-    "aten.conv_transpose2d.input",
-    "aten.linear.default",
-    "aten.matmul.default",
-)
-
-
-def _constant(value: Any) -> bool:
-    return isinstance(value, Tensor) or (
-        isinstance(value, list | tuple) and all(isinstance(part, Tensor) for part in cast(list[Any], value))
-    )
-
-
-def _grows(computed: Tensor, given: list[Any]) -> bool:
-    sizes = [value.numel() for value in given if isinstance(value, Tensor)]
-    return computed.is_floating_point() and computed.numel() > max(_SMALL, _LARGER * max(sizes, default=0))
-
-
-def _module(node: fx.Node) -> str:
-    """Name, in the network, of the module that an operator is in."""
-    stack = cast(dict[str, tuple[str, Any]], node.meta.get("nn_module_stack") or {})
-    path = list(stack.values())[-1][0] if stack else ""
-    return path.split("@")[0].removeprefix("network").removeprefix(".")
-
-
-def _listing(trace: Trace) -> list[tuple[str, ...]]:
-    """Operators and arguments, without what a name or a size of an intermediate result could tell."""
-    numbers = {node: f"%{number}" for number, node in enumerate(trace.graph.nodes)}
-    return [
-        (node.op, str(node.target), str(_resolve(node.args, numbers)), str(_resolve(node.kwargs, numbers)))
-        for node in trace.graph.nodes
-        if node.op != "placeholder"
-    ]
-
-
-def _resolve(arguments: Any, values: Mapping[fx.Node, Any]) -> Any:
-    """Arguments of an operator with what the nodes among them gave."""
-
-    def value(node: fx.Node) -> Any:
-        return values[node]
-
-    return map_arg(arguments, value)
-
-
-class _Contract(nn.Module):
-    """The network behind the face of a model: images in [0, 1] on both sides."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.network = without_activation_quantizers(model.network).to("cpu")
-        self.value_range = self.network.value_range
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.value_range == 1:
-            return self.network(images)
-        return self.network(images * self.value_range) * (1 / self.value_range)

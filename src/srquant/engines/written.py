@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from srquant.engines.onnx import ExportSettings, IntegerOperands, Range
+from srquant.engines.operands import ExportSettings, IntegerOperands, Range
 from srquant.model import Model
 from srquant.model.layer import CodedWeight
 from srquant.model.swapping import copy_network, quant_layers, replace

@@ -35,6 +35,8 @@ class Sizes:
             images: ``n c h w``.
             scale: How many times larger the output is.
         """
+        if self == Sizes():
+            return module(images)
         height, width = images.shape[-2:]
         padded = [max(size + -size % self.alignment, self.smallest) for size in (height, width)]
         if self.square:
