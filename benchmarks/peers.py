@@ -36,7 +36,8 @@ from srquant import Calibration, Model, configure, load, quantize
 from srquant.api import tiling
 from srquant.engines import saturates, target_named
 from srquant.engines.exported import Contract, Exported
-from srquant.engines.onnx import ExportSettings, write_float_onnx, write_onnx
+from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.operands import ExportSettings
 from srquant.images.covering import Covering
 from srquant.images.tiling import Tiling
 from srquant.model.preparing import prepare
