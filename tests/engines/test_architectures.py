@@ -10,6 +10,7 @@ import torch
 from tests.architectures import ARCHITECTURES, architecture
 from tests.conftest import write_png
 from tests.engines.here import right_range
+from torch import Tensor, nn
 
 from srquant import api
 from srquant.engines import open_exported
@@ -66,9 +67,20 @@ def test_from_weights_to_a_larger_picture(name: str, calibration: Calibration, t
     assert read_picture(tmp_path / "high.png").pixels.shape[:2] == (37 * model.scale, 53 * model.scale)
 
 
-@pytest.mark.parametrize("name", NOT)
-def test_what_cannot_be_followed_is_said(name: str, calibration: Calibration, tmp_path: Path) -> None:
-    model = W8A8.quantize(Model(architecture(name), name), calibration)
+class Choosing(nn.Module):
+    """Computes something else where the image is dark."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shuffle = nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.conv(images)
+        return self.shuffle(found if float(images.mean()) > 0.01 else -found)
+
+
+def test_what_cannot_be_followed_is_said(calibration: Calibration, tmp_path: Path) -> None:
+    model = W8A8.quantize(Model.wrap(Choosing(), 2), calibration)
     with pytest.raises(ArgumentError, match="the network cannot be traced for export"):
         write_onnx(model, tmp_path / "m.onnx", ExportSettings())
     assert not list(tmp_path.iterdir())
