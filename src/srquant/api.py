@@ -21,7 +21,7 @@ from srquant.images.finding import find_pairs
 from srquant.images.formats.table import Target, named
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
-from srquant.methods import METHODS, Method, method_named, usual_method
+from srquant.methods import METHODS, USUAL, Method, method_named
 from srquant.methods.base import EdgeProtocol
 from srquant.model import Model
 from srquant.model.observing import first_checked, warn_if_unlike
@@ -75,7 +75,7 @@ def configure(
     >>> configure("oaptq", finetuning={"epochs": 3}, settings=["weights.granularity=per_channel"])
 
     Args:
-        method: Name, for instance ``plq``; None for ``srquant`` at 8 bits and ``plq`` below.
+        method: Name, for instance ``plq``; ``srquant``, our own, if None.
         bits: Of activations, and of weights unless ``weight_bits`` says otherwise; 2 to 8, 4 if None.
         weight_bits: Of weights.
         edges: ``8bit``, ``float`` or ``none``; see :class:`~srquant.methods.Method`. ``8bit`` if None.
@@ -90,7 +90,7 @@ def configure(
     """
     common = {"bits": bits, "weight_bits": weight_bits, "edges": edges, "layers": layers}
     given = {name: value for name, value in common.items() if value is not None}
-    return override(method_named(method or usual_method(bits))(), settings, given | fields)
+    return override(method_named(method or USUAL)(), settings, given | fields)
 
 
 def register(kind: K) -> K:
@@ -117,7 +117,7 @@ def register(kind: K) -> K:
 def quantize(
     model: Model,
     calibration: Calibration | Path | str,
-    method: Method | str = "plq",
+    method: Method | str = USUAL,
     *,
     state: Path | str | None = None,
     device: str = "auto",

@@ -27,7 +27,7 @@ def network(tmp_path: Path) -> Path:
 
 def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> None:
     out = tmp_path / "w4a4.safetensors"
-    code, text, _ = run("quantize", network, "--calibration", low_images, "-o", out, "--patches", 6)
+    code, text, _ = run("quantize", network, "--calibration", low_images, "-o", out, "--patches", 6, "--method", "plq")
     assert code == 0
     assert "6 patches of 32x32 (not 96x96: the smallest image allows no more) from 6 LR images, seed 0" in text
     assert re.search(r"this will take about \d+ (seconds|minutes?) and [\d.]+ GiB of memory", text)
@@ -115,8 +115,12 @@ def test_evaluating_says_where_lr_was_made(run, network: Path, tmp_path: Path) -
 def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "photos/a.png", 120, 140)
     out = tmp_path / "m.safetensors"
-    code, text, _ = run("quantize", network, "--calibration-hr", tmp_path / "photos", "-o", out, "--patches", 2)
+    words = ["quantize", network, "--calibration-hr", tmp_path / "photos", "-o", out, "--patches", 2]
+    code, text, _ = run(*words, "--effort", "quick")
     assert code == 0
+    assert load(out).record.settings["effort"] == "quick"
+    code, _, error = run(*words, "--effort", "quick", "--method", "plq")
+    assert code == 2 and "unknown field 'effort'" in error
     assert "photographs shrunk by 4" in text
     assert load(out).record is not None
     code, text, _ = run("inspect", network)
@@ -130,18 +134,21 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
         (["--bits", "1"], "bits=1 is outside 2…8"),
         (["--bits", "16"], "bits=16 is outside 2…8"),
         (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: 2dquant, dobi, minmax, "),
-        (["--set", "quantil=0.9"], "unknown field 'quantil'; did you mean 'quantile'?"),
+        (["--method", "plq", "--set", "quantil=0.9"], "unknown field 'quantil'; did you mean 'quantile'?"),
         (["--set", "observation.ema_deacy=1"], "did you mean 'observation.ema_decay'?"),
-        (["--set", "quantile=much"], "quantile=much is not a number"),
+        (["--method", "plq", "--set", "quantile=much"], "quantile=much is not a number"),
         (["--set", "quantile"], "is not an assignment"),
-        (["--set", "quantile=0.9", "--set", "share=0.8"], "share=0.8 contradicts quantile=0.9; give one of them"),
+        (
+            ["--method", "plq", "--set", "quantile=0.9", "--set", "share=0.8"],
+            "share=0.8 contradicts quantile=0.9; give one of them",
+        ),
         (["--bits", "4", "--set", "bits=3"], "bits=4 contradicts bits=3"),
         (["--set", "weights=1"], "weights has fields of its own; set one of weights.range"),
         (
             ["--set", "weights.range=all"],
-            "unknown range 'all'; known: bound_search, least_squares, min_max, percentile",
+            "unknown range 'all'; known: bound_search, joint_shrink, least_squares, min_max, percentile",
         ),
-        (["--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
+        (["--method", "plq", "--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
         (["--layer", "nothing=8"], "'nothing' matches no layer"),
         (["--device", "cuda:77"], "device='cuda:77' is not available here"),
         (["--patch-size", "8"], "size=8 is too small"),
@@ -341,7 +348,7 @@ def test_interruption_leaves_the_previous_result(
     run, network: Path, low_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "m.safetensors"
-    words = ["quantize", network, "--calibration", low_images, "-o", out, "--patches", 4]
+    words = ["quantize", network, "--calibration", low_images, "-o", out, "--patches", 4, "--effort", "none"]
     run(*words)
     before = out.read_bytes()
 

@@ -30,7 +30,7 @@ def commands(network: Path, low_images: Path, tmp_path: Path) -> dict[str, list[
     out = ["-o", tmp_path / "out.png"]
     table = ["-o", tmp_path / "table.json"]
     return {
-        "quantize": ["quantize", network, *calibration, "-o", tmp_path / "m.safetensors"],
+        "quantize": ["quantize", network, *calibration, "--effort", "none", "-o", tmp_path / "m.safetensors"],
         "evaluate": ["evaluate", network, tmp_path / "Set/x4"],
         "upscale": ["upscale", network, low_images / "0.png", *out],
         "inspect": ["inspect", network],

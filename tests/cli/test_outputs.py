@@ -34,7 +34,7 @@ class Case:
 
 
 CASES = {
-    "quantize": Case(("edsr.pth", *CALIBRATION), ".safetensors", (".safetensors.state",)),
+    "quantize": Case(("edsr.pth", *CALIBRATION, "--method", "plq"), ".safetensors", (".safetensors.state",)),
     "evaluate": Case(("edsr.pth", "Set/x4"), ".json", option="--json"),
     "upscale": Case(("edsr.pth", "p.png"), ".png", reads=("edsr.pth", "p.png")),
     "export": Case(("m.safetensors",), ".onnx", reads=("m.safetensors",)),

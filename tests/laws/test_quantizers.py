@@ -18,6 +18,7 @@ from srquant.quantizers import (
     PerTensor,
     PiecewiseLinear,
     Quantizer,
+    ScaledNonUniform,
     ScaledUniform,
     ShiftedNonUniform,
     ShiftedUniform,
@@ -49,10 +50,12 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
         return ScaledUniform(bits, low, high, torch.tensor(1.0), grid)
     if kind == "symmetric":
         return Symmetric(bits, torch.maximum(-low, high), grid)
-    if kind in ("free_levels", "shifted_levels"):
+    if kind in ("free_levels", "shifted_levels", "scaled_levels"):
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
         shift = x.mean() if x.numel() and kind == "shifted_levels" else torch.tensor(0.0)
         found = LloydMax(search)((x - shift).reshape(1, -1))["levels"][0] if x.numel() else torch.zeros(1 << bits)
+        if kind == "scaled_levels":
+            return ScaledNonUniform(bits, found, torch.tensor(1.0))
         return NonUniform(bits, found) if kind == "free_levels" else ShiftedNonUniform(bits, found, shift)
     breakpoint = x.abs().median() if x.numel() else torch.tensor(0.0)
     found = find_sides(low, high, breakpoint) if "auto" in options else "both"
@@ -71,6 +74,7 @@ KINDS = (
     "symmetric",
     "free_levels",
     "shifted_levels",
+    "scaled_levels",
     "shifted_uniform",
     "scaled_uniform",
     *(f"piecewise_linear/{form}/{sides}" for form in ("distinct", "literal") for sides in ("auto", "both")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,18 @@ from srquant.methods import MinMax, SRQuant
 from srquant.methods.base import WeightSettings
 from srquant.methods.pipeline import gptq
 from srquant.methods.pipeline.plan import make_plan
-from srquant.methods.pipeline.scaled import scaled_layers
+from srquant.methods.pipeline.samples import Samples
 from srquant.methods.pipeline.spare import spare
+from srquant.methods.pipeline.start import Start, start_layers
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import product_of
 from srquant.model.swapping import quant_layers, swap
 from srquant.quantizers import ScaledUniform, Symmetric, Uniform, times_factor
-from srquant.support.errors import ArgumentError, NetworkError
+from srquant.support.errors import NetworkError, NoGainWarning
 
 WEIGHTS = WeightSettings(granularity="per_channel")
+START = Start("non_uniform", "free", WEIGHTS, {})
 
 
 class Uneven(nn.Module):
@@ -171,17 +174,17 @@ def test_patches_on_which_the_float_network_breaks_are_passed_over(calibration: 
 
     model = Model.wrap(Exploding().eval(), 2)
     plan = make_plan(model, SRQuant(bits=8))
-    layers = scaled_layers(plan, Covering(calibration), WEIGHTS)
+    layers = start_layers(plan, Samples(plan, Covering(calibration)), START)
     assert layers.keys() == {"network.conv"}
     model.network.network.limit = -1.0
     with pytest.raises(NetworkError, match=r"far outside .* on every calibration patch"):
-        scaled_layers(make_plan(model, SRQuant(bits=8)), Covering(calibration), WEIGHTS)
+        Samples(make_plan(model, SRQuant(bits=8)), Covering(calibration))
 
 
 def test_the_layers_that_cost_most_stay_float(edsr: Model, calibration: Calibration) -> None:
     plan = make_plan(edsr, SRQuant(bits=8))
     patches = Covering(calibration)
-    layers = scaled_layers(plan, patches, WEIGHTS)
+    layers = start_layers(plan, Samples(plan, patches), START)
     images = patches.sample(4, 24)
     costs = {each.name: each.multiply_adds / plan.survey.multiply_adds for each in plan.survey.multiplications}
     chosen = spare(plan, layers, images, 0.3)
@@ -239,14 +242,17 @@ def test_the_same_seed_gives_the_same_bytes(edsr: Model, calibration: Calibratio
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_settings_of_learning_are_not_ignored(edsr: Model, calibration: Calibration) -> None:
-    with pytest.raises(ArgumentError, match="finetuning is set, but levels=scaled"):
-        srquant.configure("srquant", 8, finetuning={"epochs": 3}).quantize(edsr, calibration)
+def test_learning_at_eight_bits_is_for_who_asks(edsr: Model, calibration: Calibration) -> None:
+    assert not SRQuant(bits=8).quantize(edsr, calibration).record.curve
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoGainWarning)
+        learned = srquant.configure("srquant", 8, finetuning={"epochs": 2}).quantize(edsr, calibration)
+    assert len(learned.record.curve) == 2
 
 
-def test_it_is_what_quantizing_to_eight_bits_means() -> None:
+def test_it_is_what_quantizing_means() -> None:
     assert srquant.configure(bits=8) == SRQuant(bits=8)
-    assert srquant.configure(bits=4).name == srquant.configure().name == "plq"
+    assert srquant.configure(bits=4) == srquant.configure() == SRQuant()
 
 
 def test_drawings_are_of_four_kinds_and_always_the_same() -> None:

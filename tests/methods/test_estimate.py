@@ -30,7 +30,7 @@ def clock(seconds: float) -> Iterator[float]:
 def test_seconds_are_those_of_a_pass_times_the_work(name: str, edsr: Model, calibration: Calibration) -> None:
     method = configure(name)
     layers = sum(kind_of(module) is not None for module in edsr.network.modules())
-    work = method.work(calibration, layers) + work_of_losses(calibration, layers)
+    work = method.work(calibration, layers, 1e5) + work_of_losses(calibration, layers)
     for seconds in (0.5, 3.0):
         found = estimate(edsr, method, calibration, clock(seconds).__next__)
         assert found.seconds == pytest.approx(seconds * work.pixels / calibration.size**2)
@@ -50,10 +50,16 @@ def test_works_add_up_and_memory_is_that_of_the_larger() -> None:
 def test_more_patches_and_more_steps_are_more_work(low_images: Path) -> None:
     few, many = (Calibration.from_low_resolution(low_images, count=count, size=32) for count in (10, 100))
     for name in METHODS:
-        if name not in ("dobi", "2dquant"):  # which look at 32 or take a fixed number of steps
-            assert configure(name).work(many, 20).pixels > 3 * configure(name).work(few, 20).pixels
+        if name not in ("dobi", "2dquant", "srquant"):  # which look at 32 or take a fixed number of steps
+            assert configure(name).work(many, 20, 1e5).pixels > 3 * configure(name).work(few, 20, 1e5).pixels
+    wide = Calibration.from_low_resolution(low_images, count=10, size=40)
+    quick, thorough = (
+        configure("srquant", settings=[f"effort={effort}"]).work(wide, 20, 1e6) for effort in ("quick", "thorough")
+    )
+    assert thorough.pixels - quick.pixels == pytest.approx((4000 - 200) * 32**2 * 4.5)
+    assert configure("srquant", bits=8).work(wide, 20, 1e6).kept == 0
     short, long = (configure("oaptq", settings=[f"finetuning.steps={steps}"]) for steps in (10, 1000))
-    one, other = (method.work(few, 20) for method in (short, long))
+    one, other = (method.work(few, 20, 1e5) for method in (short, long))
     assert other.pixels - one.pixels == pytest.approx(990 * 2 * 32**2 * 4.5)
     assert one.kept == other.kept == 2 * 32**2
 

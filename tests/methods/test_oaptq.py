@@ -517,7 +517,7 @@ def test_learning_that_diverged_gives_no_model(
 
 def test_learning_that_is_not_needed_is_no_divergence(edsr: Model, patches: Calibration) -> None:
     """At 8 bits the first loss is so small that any end may be many times as large."""
-    settings = ["finetuning.epochs=3", "finetuning.rate=0.02"]
-    model = configure("srquant", 8, settings=[*settings, "levels=non_uniform"]).quantize(edsr, patches)
+    settings = ["finetuning.epochs=3", "finetuning.rate=0.02", "learning=relative"]
+    model = configure("oaptq", 8, settings=settings).quantize(edsr, patches)
     assert model.record is not None
     assert model.record.curve

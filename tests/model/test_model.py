@@ -296,7 +296,7 @@ def test_any_module(calibration: Calibration, tmp_path: Path) -> None:
     model = Model.wrap(module, scale=2)
     images = torch.rand(1, 3, 10, 12)
     torch.testing.assert_close(model(images), module(images).detach())
-    quantized = MinMax(bits=8).quantize(model, calibration)
+    quantized = MinMax(bits=8, norms="folded").quantize(model, calibration)
     assert quantized.record is not None
     assert [fold.norm for fold in quantized.record.folds] == ["network.norm"]
     assert {layer.name for layer in quantized.layers()} == {"network.first", "network.mix", "network.last"}

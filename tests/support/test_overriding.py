@@ -26,7 +26,7 @@ RELEASED = TwoDQuant(as_released=True).finetuning
             "oaptq",
             ("finetuning.epochs=3", "finetuning.batch=1", "weights.granularity=per_channel", "quantizer=uniform"),
         ),
-        ("srquant", ("levels=piecewise", "grid=int8", "together=false", "weights.per_channel=false")),
+        ("srquant", ("levels=piecewise", "grid=int8", "effort=quick", "weights.per_channel=false")),
         ("mse", ("weights.range=min_max", "bits=3", "layers=tail.*=8,head.*=float")),
     ],
 )
@@ -55,7 +55,7 @@ def test_fields_are_keywords() -> None:
     assert configure("percentile", quantile=0.9) == Percentile(quantile=0.9)
     assert configure("percentile", share=0.9) == Percentile(quantile=0.9), "under its former name"
     assert configure("plq", 3, plq="literal", edges="none") == PLQ(bits=3, plq="literal", edges="none")
-    assert configure("srquant", together=False, levels="free") == SRQuant(alternating=True, levels="non_uniform")
+    assert configure("srquant", levels="free") == SRQuant(levels="non_uniform")
     assert configure("mse", layers=["tail.*=8"]).layers == ("tail.*=8",)
     learning = LearningSettings(epochs=3, rate=0.5)
     assert configure("oaptq", finetuning=learning) == OAPTQ(finetuning=learning)

@@ -166,7 +166,7 @@ def test_single_values() -> None:
         (lambda: PLQ(quantile=1.0), r"quantile=1.0 is outside \(0, 1\)"),
         (lambda: PLQ(bounds="best"), "bounds='best' is not one of percentile, least_squares"),
         (lambda: OAPTQ(reconstruction=-1), "reconstruction=-1 is outside"),
-        (lambda: SRQuant(bias_rate=NAN), "bias_rate=nan is not a finite number"),
+        (lambda: SRQuant(features=NAN), "features=nan is not a finite number"),
         (lambda: TrainingConfig(steps=0), "steps=0 is outside 1…"),
         (lambda: TrainingConfig(average=1.0), r"average=1.0 is outside \[0, 1\)"),
         (lambda: EDSRConfig(blocks=10**12), "blocks=1000000000000 is outside 1…4,096"),
@@ -217,14 +217,12 @@ def test_every_number_of_every_configuration_has_a_lower_end_and_is_finite(kind:
 
 def test_former_names_of_fields_and_values_are_still_taken() -> None:
     texts = [
-        "together=false",
         "levels=free",
         "observation.momentum=0.5",
         "weights.range=extremes",
         "finetuning.chunk=3",
     ]
     method = override(SRQuant(), [*texts, "weights.per_channel=false"])
-    assert method.alternating
     assert method.levels == "non_uniform"
     assert method.observation.ema_decay == 0.5
     assert method.weights.range == "min_max"
@@ -232,6 +230,5 @@ def test_former_names_of_fields_and_values_are_still_taken() -> None:
     assert method.finetuning.micro_batch == 3
     assert override(PLQ(), ["share=0.5"]).quantile == 0.5
     assert override(Percentile(), ["share=0.75"]).quantile == 0.75
-    assert override(SRQuant(), ["alternating=true"]).alternating
     with pytest.raises(UnknownNameError, match=r"'observation\.momentun'; did you mean"):
         override(SRQuant(), ["observation.momentun=0.5"])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from srquant.images.calibration import Calibration
 from srquant.images.drawings import drawing
+from srquant.support.digests import digest_of_settings
 from srquant.support.tensors import planes
+
+_OTHERS = 1 << 20
+"""Added to seeds, for patches and drawings that are among no others."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,16 @@ class Covering:
         given = len(self.given)
         chosen = [*range(0, given, -(-given // count)), *range(given, len(self))]
         return self.batch(chosen)[..., :size, :size]
+
+    def digest(self) -> str:
+        """Tells these patches from all others; see :meth:`Calibration.digest`."""
+        return digest_of_settings(self.given.digest(), self.drawings, self.saturated)
+
+    def held_out(self, count: int) -> dict[str, Tensor]:
+        """Patches of the same images cut elsewhere, and other drawings: so many of each, ``n 3 size size``."""
+        given = replace(self.given, seed=self.given.seed + _OTHERS, count=count)
+        others = Covering(given, drawings=count, saturated=0)
+        return {"given": others.batch(range(count)), "drawings": others.batch(range(count, 2 * count))}
 
     def describe(self) -> str:
         """A line for reports."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from srquant.images.calibration import Calibration
 from srquant.learning.losses import Loss, Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.teacher import Teacher
@@ -23,6 +23,20 @@ _PROBES = 4
 """Patches on which a network before and after learning is compared."""
 
 
+class Patches(Protocol):
+    """LR images of one size, each made when it is asked for, always the same."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], /) -> Tensor:
+        """Some of them, stacked: ``n 3 h w`` in [0, 1]."""
+        ...
+
+    def digest(self) -> str:
+        """Tells them from all others."""
+        ...
+
+
 class NotFiniteError(Exception):
     """A loss is NaN or infinite; the text says where that begins."""
 
@@ -34,7 +48,7 @@ class Comparison:
         self,
         student: SRNetwork,
         teacher: SRNetwork,
-        patches: Calibration,
+        patches: Patches,
         loss: Loss,
         settings: LearningSettings,
         group: Processes,

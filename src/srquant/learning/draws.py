@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from srquant.learning.settings import LearningSettings
+from srquant.support.errors import ArgumentError
 
 _ROWS = 30
 """Of the curve, where the length of a run is given in steps."""
@@ -16,13 +17,18 @@ class Draws:
     Args:
         count: How many patches there are.
         settings: Say how many steps of how many patches.
+
+    Raises:
+        ArgumentError: They say neither epochs nor steps.
     """
 
     def __init__(self, count: int, settings: LearningSettings) -> None:
+        if settings.steps is None and settings.epochs is None:
+            raise ArgumentError("finetuning: how long to learn is not said; give epochs or steps")
         self._count, self._settings = count, settings
         self.batches = -(-count // settings.batch)
         """Steps of an epoch."""
-        self.total = settings.epochs * self.batches
+        self.total = (settings.epochs or 0) * self.batches
         """Steps of the run."""
         if settings.steps is not None:
             self.batches, self.total = -(-settings.steps // _ROWS), settings.steps

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from srquant.images.calibration import Calibration
-from srquant.learning.comparison import Comparison, NotFiniteError
+from srquant.learning.comparison import Comparison, NotFiniteError, Patches
 from srquant.learning.draws import Draws
+from srquant.learning.guard import Guard
 from srquant.learning.identity import digest_of_layout, digest_of_network
 from srquant.learning.losses import Loss
 from srquant.learning.schedule import cosine, exponential
@@ -70,11 +70,12 @@ class Unfinished:
 def finetune(
     student: SRNetwork,
     teacher: SRNetwork,
-    patches: Calibration,
+    patches: Patches,
     stages: Sequence[Stage],
     loss: Loss,
     settings: LearningSettings,
     unfinished: Unfinished | None = None,
+    guard: Guard | None = None,
 ) -> tuple[Epoch, ...]:
     """Learn the stages' parameters of the student, in place.
 
@@ -89,6 +90,7 @@ def finetune(
         loss: Compares outputs.
         settings: How steps are taken.
         unfinished: Where the run is kept, to go on after an interruption.
+        guard: Takes back what was learned where it did not help; without one, what diverged is refused.
 
     Returns:
         A row for each epoch.
@@ -121,7 +123,10 @@ def finetune(
             while run.step < run.draws.total:
                 parts = run.learn()
                 shown.advance(1, "  ".join(f"{name} {value:.4f}" for name, value in parts.items()))
-        run.require_better(before)
+        if guard is None:
+            run.require_better(before)
+        else:
+            guard.settle()
     student.requires_grad_(False)
     return tuple(run.curve.epochs)
 

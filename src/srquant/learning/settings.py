@@ -19,8 +19,8 @@ class LearningSettings(Checked):
 
     former: ClassVar[Former] = {"chunk": ("micro_batch", {})}
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Passes over the calibration patches."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = 10
+    """Passes over the calibration patches; None leaves it to ``steps`` or to the method."""
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Instead of ``epochs``: batches to learn from, all of them full; where one pass ends within a batch, the next
     begins. An epoch of the curve is then a thirtieth of the steps."""

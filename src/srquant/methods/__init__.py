@@ -26,11 +26,8 @@ def all_methods() -> dict[str, type[Method]]:
     return dict(METHODS)
 
 
-def usual_method(bits: int | None) -> str:
-    """The name of the method that is taken where none is named: our own at 8 bits, where it learns nothing and takes a
-    minute; PLQ below.
-    """
-    return SRQuant.name if bits == 8 else PLQ.name
+USUAL = SRQuant.name
+"""The method that is taken where none is named."""
 
 
 def method_named(name: str) -> type[Method]:

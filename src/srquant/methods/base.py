@@ -112,12 +112,13 @@ class Method(Checked):
         """The usual quantizer of activations, on this method's grid."""
         return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
 
-    def work(self, patches: Calibration, layers: int) -> Work:
+    def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
         """About how much :meth:`quantize` computes; here ranges are measured once on all patches.
 
         Args:
             patches: Of the calibration.
             layers: How many multiplications the network has.
+            multiply_adds: How many it does per LR pixel.
         """
         return observing(patches, self.observation.batch)
 

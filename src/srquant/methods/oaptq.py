@@ -127,8 +127,8 @@ class OAPTQ(PLQ):
     or relative to each bound."""
     finetuning: LearningSettings = field(default_factory=lambda: LearningSettings(rate=1e-2))
 
-    def work(self, patches: Calibration, layers: int) -> Work:
-        return super().work(patches, layers) + learning(patches, self.finetuning)
+    def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
+        return super().work(patches, layers, multiply_adds) + learning(patches, self.finetuning)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)

@@ -69,8 +69,8 @@ class DOBI(Method):
     observation: ObservationSettings = field(default_factory=lambda: ObservationSettings(batch=8))
     """``batch`` patches pass together, which bounds memory and changes nothing; there is no moving average."""
 
-    def work(self, patches: Calibration, layers: int) -> Work:
-        return super().work(patches.at_most(self.patches, self.patch), layers)
+    def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
+        return super().work(patches.at_most(self.patches, self.patch), layers, multiply_adds)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
@@ -136,9 +136,9 @@ class TwoDQuant(DOBI):
     def dependent_defaults(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"finetuning": _RELEASED if values["as_released"] else _PAPER}
 
-    def work(self, patches: Calibration, layers: int) -> Work:
+    def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
         learned = learning(patches.at_most(len(patches), self.patch), self.finetuning)
-        return super().work(patches, layers) + learned
+        return super().work(patches, layers, multiply_adds) + learned
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)

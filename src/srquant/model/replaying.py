@@ -77,10 +77,10 @@ class _Replay(nn.Module):
         """Some networks look at their layers' weights."""
         return cast(Tensor, self._now[0].weight)
 
-    def forward(self, *operands: Tensor) -> Tensor:
+    def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
         if self._mode == "play":
             return self._kept[0].clone()  # whoever reads it may write into it
-        output = self._now[0](*operands)
+        output = self._now[0](*operands, **named)
         if self._mode == "record":
             self._kept.append(output.clone())
         return output

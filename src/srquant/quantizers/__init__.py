@@ -11,12 +11,14 @@ from srquant.quantizers.base import BITS as BITS
 from srquant.quantizers.base import Quantizer as Quantizer
 from srquant.quantizers.base import check_bits as check_bits
 from srquant.quantizers.base import check_grid as check_grid
+from srquant.quantizers.channel_factor import Scaled as Scaled
 from srquant.quantizers.channel_factor import times_factor as times_factor
 from srquant.quantizers.channel_factor import without_factor as without_factor
 from srquant.quantizers.granularity import Granularity as Granularity
 from srquant.quantizers.granularity import PerChannel as PerChannel
 from srquant.quantizers.granularity import PerTensor as PerTensor
 from srquant.quantizers.non_uniform import NonUniform as NonUniform
+from srquant.quantizers.non_uniform import ScaledNonUniform as ScaledNonUniform
 from srquant.quantizers.non_uniform import ShiftedNonUniform as ShiftedNonUniform
 from srquant.quantizers.piecewise_linear import PiecewiseLinear as PiecewiseLinear
 from srquant.quantizers.piecewise_linear import candidate_levels as candidate_levels

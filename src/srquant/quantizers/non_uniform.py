@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from srquant.quantizers.base import Quantizer, check_bits
+from srquant.quantizers.channel_factor import Scaled
 from srquant.quantizers.channel_shift import Shifted
 from srquant.support.errors import ArgumentError
 
@@ -71,3 +72,23 @@ class ShiftedNonUniform(Shifted, NonUniform):
         self.require_common("values", values, 1)
         super().__init__(bits, values)
         self.shift = nn.Parameter(shift.detach().clone())
+
+
+class ScaledNonUniform(Scaled, NonUniform):
+    """Levels for channels of different extents.
+
+    Args:
+        bits: b.
+        values: The levels of divided channels, as :class:`NonUniform` has them.
+        factor: What channels are divided by, positive.
+
+    Raises:
+        ArgumentError: The levels are not those of the whole tensor.
+    """
+
+    name = "scaled_levels"
+
+    def __init__(self, bits: int, values: Tensor, factor: Tensor) -> None:
+        self.require_common("values", values, 1)
+        super().__init__(bits, values)
+        self.factor = nn.Parameter(factor.detach().clone())

@@ -104,6 +104,10 @@ class UnlikeWarning(UserWarning):
     """
 
 
+class NoGainWarning(UserWarning):
+    """What was learned did not help on patches that were held out, and was taken back."""
+
+
 class WeightsWarning(UserWarning):
     """A file holds several sets of weights, or more than a network's; the message says which were taken."""
 

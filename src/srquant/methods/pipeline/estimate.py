@@ -18,6 +18,7 @@ from srquant.methods.pipeline.layer_losses import work as work_of_losses
 from srquant.model import Model
 from srquant.model.multiplications import kind_of
 from srquant.model.observing import to_network
+from srquant.model.survey import survey
 from srquant.support.tensors import modules_of
 from srquant.support.watching import hooks
 
@@ -74,7 +75,8 @@ def estimate(
             seconds = min(seconds, clock() - start)
     pixels = images.shape[-1] * images.shape[-2]
     layers = sum(kind_of(module) is not None for module in modules.values())
-    work = method.work(patches, layers) + work_of_losses(patches, layers)
+    multiply_adds = survey(network).multiply_adds
+    work = method.work(patches, layers, multiply_adds) + work_of_losses(patches, layers)
     largest, all_of_them = max(outputs.values()) / pixels, sum(outputs.values()) / pixels
     memory = _in_use(images.device) + work.at_once * _COPIES * largest + work.kept * all_of_them + work.memory
     return Estimate(work.pixels * seconds / pixels, memory)

@@ -48,6 +48,18 @@ class Plan:
         targets = tuple(target for target in self.targets if target.multiplication.name not in names)
         return replace(self, targets=targets, kept=(*self.kept, *kept))
 
+    def widening(self, names: Sequence[str], bits: int) -> Plan:
+        """The same with more bits for some targets, as they cost most."""
+        targets = [
+            replace(target, weight_bits=bits, activation_bits=bits) if target.multiplication.name in names else target
+            for target in self.targets
+        ]
+        return replace(self, targets=tuple(targets))
+
+    def only(self, names: Sequence[str]) -> Plan:
+        """The same with some of its targets alone."""
+        return replace(self, targets=tuple(each for each in self.targets if each.multiplication.name in names))
+
     @property
     def names(self) -> list[str]:
         """Names of the multiplications that are quantized."""

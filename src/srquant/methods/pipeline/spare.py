@@ -22,14 +22,16 @@ _WORTH = 0.97
 """The error must fall to this part of what it was, for a layer to stay float."""
 
 
-def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: float) -> list[str]:
-    """Choose layers that stay float: each is tried alone, and those that help most are taken while they help on top.
+def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: float, below: int = 9) -> list[str]:
+    """Choose layers that cost most: each is tried in float alone, and those that help most are taken while they help on
+    top.
 
     Args:
         plan: The float network and what is quantized.
         layers: The quantized layers.
         images: On which outputs are compared, ``n 3 h w`` in [0, 1].
-        part: Of the multiply-adds that may stay float, all in all.
+        part: Of the multiply-adds that they may do, all in all.
+        below: Layers of so many bits or more are not looked at.
 
     Returns:
         Their names, in the order in which they were chosen.
@@ -38,7 +40,8 @@ def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: fl
         target.multiplication.name: target.multiplication.multiply_adds / plan.survey.multiply_adds
         for target in plan.targets
     }
-    candidates = sorted((name for name in layers if costs[name] <= part), key=costs.__getitem__)[:_CANDIDATES]
+    allowed = [name for name, layer in layers.items() if costs[name] <= part and layer.left.bits < below]
+    candidates = sorted(allowed, key=costs.__getitem__)[:_CANDIDATES]
     if not candidates:
         return []
     student = swap(plan.network, layers)

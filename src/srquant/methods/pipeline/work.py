@@ -44,9 +44,11 @@ def observing(patches: Calibration, batch: int, passes: float = OBSERVED) -> Wor
     return Work(passes * len(patches) * pixels, min(batch, len(patches)) * pixels)
 
 
-def learning(patches: Calibration, settings: LearningSettings) -> Work:
-    """Of finetuning."""
-    pixels = patches.size**2
-    steps = settings.steps or settings.epochs * -(-len(patches) // settings.batch)
+def learning(patches: Calibration, settings: LearningSettings, size: int | None = None) -> Work:
+    """Of finetuning on patches, or on pieces of them of some size."""
+    pixels = (patches.size if size is None else size) ** 2
+    steps = settings.steps
+    if steps is None:
+        steps = (settings.epochs or 0) * -(-len(patches) // settings.batch)
     at_once = min(settings.micro_batch or settings.batch, settings.batch) * pixels
     return Work(_LEARNED * steps * settings.batch * pixels, at_once, at_once)
