@@ -41,7 +41,6 @@ from srquant.engines.operands import ExportSettings
 from srquant.images.covering import Covering
 from srquant.images.tiling import Tiling
 from srquant.model.preparing import prepare
-from srquant.support.errors import ArgumentError
 
 Patches = Calibration | Covering
 
@@ -73,9 +72,8 @@ class Task:
         """Any size where one file can serve all, else tiles as large as the patches; norms folded, branches fused."""
         file, prepared = folder / "float.onnx", prepare(network.network)
         written = Model(prepared.network, network.source)
-        try:
-            contract = write_float_onnx(written, file)
-        except ArgumentError:
+        contract = write_float_onnx(written, file)
+        if contract.tile is not None:
             contract = write_float_onnx(written, file, (size, size))
         kinds = {each.kind.name for each in prepared.survey.multiplications}
         return cls(network, file, contract, "matmul" in kinds)

@@ -205,6 +205,8 @@ def pretended_gpu(count: int = 1) -> Generator[torch.device]:
             patch("torch.cuda.is_available", lambda: True),
             patch("torch.cuda.device_count", lambda: count),
             patch("torch.cuda._lazy_init", lambda: None),
+            patch("torch.cuda.get_rng_state", lambda *_: torch.get_rng_state()),
+            patch("torch.cuda.set_rng_state", lambda *_: None),
             patch("torch.cuda.get_device_name", lambda *_: "a pretended GPU"),
             patch("torch.tensor", partial(_made, torch.tensor)),
             patch("torch.as_tensor", partial(_made, torch.as_tensor)),

@@ -38,7 +38,7 @@ W8A8 = MinMax(
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.exhaustive)
+        name if name in QUICK else pytest.param(name, marks=[pytest.mark.exhaustive, pytest.mark.architectures])
         for name in ARCHITECTURES
         if name not in NOT
     ],

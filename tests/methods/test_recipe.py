@@ -186,9 +186,9 @@ def test_what_held_out_patches_do_not_confirm_is_taken_back(tiny: Model, patches
     [
         ("none", 1e3, 0),
         ("quick", 1e3, 200),
-        ("standard", 1e3, 1000),
+        ("standard", 1e3, 1600),
         ("thorough", 1e3, 4000),
-        ("standard", 2e7, 292),
+        ("standard", 2e7, 390),
         ("quick", 1e9, 40),
     ],
 )

@@ -42,7 +42,7 @@ class Row:
 def run_demo(output: Path) -> list[Row]:
     """Quantize the embedded network to W4A4 by MinMax, PLQ and our own recipe, score, save, reopen, and draw.
 
-    Our recipe learns for 48 steps here, so that the demo is short; its default is ten passes over a hundred patches.
+    Our recipe learns nothing here, so that the demo is short.
 
     Args:
         output: Folder for the models and the picture ``comparison.png``.
@@ -56,7 +56,7 @@ def run_demo(output: Path) -> list[Row]:
         Calibration.from_low_resolution(CALIBRATION),
         Calibration.from_low_resolution(CALIBRATION, count=32, size=48),
     )
-    quick = configure("srquant", bits=4, settings=["finetuning.epochs=3"])
+    quick = configure("srquant", bits=4, effort="none")
     methods = {
         "minmax": (configure("minmax", bits=4), patches),
         "plq": (configure("plq", bits=4), patches),

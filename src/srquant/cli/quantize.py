@@ -32,7 +32,7 @@ def quantize(
     effort: Annotated[
         Literal["none", "quick", "standard", "thorough"] | None,
         typer.Option(
-            help="How long srquant learns below 8 bits: 0, 200, 1,000 or 4,000 steps, fewer in large networks."
+            help="How long srquant learns below 8 bits: 0, 200, 1,600 or 4,000 steps, fewer in large networks."
         ),
     ] = None,
     layer: Annotated[

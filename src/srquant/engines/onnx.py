@@ -80,6 +80,7 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
         raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
     if settings.range == "auto":
         settings = replace(settings, range="full")
+    model = model.to("cpu")  # where it is followed
     layers = _operands(model, settings)
     contract = replace(
         _contract(model, settings.tile),

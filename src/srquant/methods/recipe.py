@@ -38,6 +38,8 @@ _FASTER = {2: 4.0, 3: 2.5, 4: 1.5}
 """Factors on the rate of learning, by bits."""
 _SPARED = {True: 0.03, False: 0.08}
 """Parts of the multiply-adds, at eight bits and below."""
+_LOOKED_AT = {True: 24, False: 72}
+"""Photographs on whose values levels are chosen, at eight bits and below, where drawings must not outweigh them."""
 _WEIGHED = 4, 32
 """Patches on which layers are weighed, drawings aside, and their size."""
 _HELD_OUT = 8
@@ -101,14 +103,16 @@ class SRQuant(Method):
 
     def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
         number, size = self.drawings + self.saturated, min(self.piece, patches.size)
-        start = work_of_samples(patches, number) + work_of_sparing(_WEIGHED[0] + number, _WEIGHED[1], layers)
+        start = work_of_samples(patches, number, _LOOKED_AT[self.bits == _WIDE]) + work_of_sparing(
+            _WEIGHED[0] + number, _WEIGHED[1], layers
+        )
         settings = self._learning(multiply_adds, size)
         return start if settings is None else start + learning(patches, settings, size)
 
     def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
         plan = make_plan(model, self)
         patches = Covering(calibration, self.drawings, self.saturated)
-        samples, start = Samples(plan, patches), self._start(plan, calibration)
+        samples, start = Samples(plan, patches, _LOOKED_AT[self.bits == _WIDE]), self._start(plan, calibration)
         layers = start_layers(plan, samples, start)
         spared = spare(plan, layers, patches.sample(*_WEIGHED), self._spared, _WIDE + (self.bits == _WIDE))
         if self.bits == _WIDE:

@@ -6,9 +6,9 @@ from typing import Literal
 
 Effort = Literal["none", "quick", "standard", "thorough"]
 
-_STEPS: dict[Effort, int] = {"none": 0, "quick": 200, "standard": 1_000, "thorough": 4_000}
+_STEPS: dict[Effort, int] = {"none": 0, "quick": 200, "standard": 1_600, "thorough": 4_000}
 """At most."""
-_MULTIPLY_ADDS: dict[Effort, float] = {"none": 0.0, "quick": 1e12, "standard": 6e12, "thorough": 40e12}
+_MULTIPLY_ADDS: dict[Effort, float] = {"none": 0.0, "quick": 1e12, "standard": 8e12, "thorough": 40e12}
 """Of the float network in all steps together, at most: a large network takes fewer steps, not hours."""
 _FEWEST = 40
 

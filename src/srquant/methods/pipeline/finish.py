@@ -50,6 +50,6 @@ def finish(
         baked=plan.baked,
         versions=versions(),
         curve=tuple(to_json(epoch) for epoch in curve),
-        losses=layer_losses(plan, finals, network, calibration),
+        losses=layer_losses(plan, finals, network, calibration, method.observation.batch),
     )
     return Model(network, model.source, record)

@@ -30,7 +30,11 @@ _SIZE = 24
 
 @torch.no_grad()
 def layer_losses(
-    plan: Plan, layers: Mapping[str, QuantLayer], quantized: SRNetwork, patches: Calibration | Covering
+    plan: Plan,
+    layers: Mapping[str, QuantLayer],
+    quantized: SRNetwork,
+    patches: Calibration | Covering,
+    at_once: int = _MOST,
 ) -> LayerLosses:
     """Quantize one layer at a time, and name those after which the output agrees least with the float network's.
 
@@ -42,9 +46,10 @@ def layer_losses(
         quantized: The whole.
         patches: Some of them are looked at, evenly spaced: two to eight, the fewer the more layers there are, of 24×24
             pixels. With n layers that costs n/2 passes.
+        at_once: More than so many are not, as the network may take no more.
     """
     alignment = plan.network.alignment
-    count = _count(len(layers), patches)
+    count = min(_count(len(layers), patches), at_once)
     chosen = [number * (len(patches) - 1) // max(count - 1, 1) for number in range(count)]
     size = _SIZE + -_SIZE % alignment
     images = to_network(plan.network, patches.batch(chosen)[..., :size, :size])

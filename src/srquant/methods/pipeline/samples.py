@@ -22,8 +22,8 @@ from srquant.support.watching import hooks
 
 _OUTSIDE = 1.0
 """How far, in value ranges, the output of a network that works may leave the range of images."""
-_COUNT, _SIZE, _CROP = 72, 48, 28
-"""Patches whose values are looked at one by one, their size, and the size of what is kept of a convolution's input."""
+_SIZE, _CROP = 48, 28
+"""Of patches whose values are looked at one by one, and of what is kept of a convolution's input."""
 _BYTES = 512 << 20
 """Of values in memory at a time."""
 _PASSES, _TRIED = 2, 40
@@ -44,19 +44,20 @@ class Samples:
     Args:
         plan: The network and its targets.
         patches: All of them say how far channels reach, some what values there are.
+        count: How many of the given ones at most, besides those that cover.
 
     Raises:
         NetworkError: A value is not finite, or the network leaves the range of images on every patch.
     """
 
-    def __init__(self, plan: Plan, patches: Covering) -> None:
+    def __init__(self, plan: Plan, patches: Covering, count: int = 24) -> None:
         self._network = plan.network
         sizes = OutputSizes()
         self.ends = _ends(plan, patches, sizes)
         """Of each operand, over all patches on which the float network works."""
         self.output_sizes = {name: sizes.root_mean_square(name) for name in plan.names}
         """The root mean square of each target's output, over all patches."""
-        self._images = to_network(plan.network, patches.sample(_COUNT, _SIZE))
+        self._images = to_network(plan.network, patches.sample(count, _SIZE))
 
     def of(self, targets: Sequence[Target]) -> Iterator[tuple[Target, Values]]:
         """Targets in their order with the values of their operands, as many in memory at a time as there is room for.
@@ -108,9 +109,9 @@ class _Enough(BaseException):
     """Ends a pass of which all that is wanted was seen; networks from elsewhere are guarded against Exceptions."""
 
 
-def work_of_samples(patches: Calibration, more: int) -> Work:
+def work_of_samples(patches: Calibration, more: int, count: int) -> Work:
     """Of taking samples of patches and of some more that cover, and of choosing levels on them."""
-    sampled = min(_COUNT, len(patches)) + more
+    sampled = min(count, len(patches)) + more
     pixels = OBSERVED * (len(patches) + more) * patches.size**2 + _PASSES * sampled * min(_SIZE, patches.size) ** 2
     return Work(pixels + _TRIED * sampled * _CROP**2, patches.size**2, memory=2 * _BYTES)
 

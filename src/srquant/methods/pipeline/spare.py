@@ -46,8 +46,7 @@ def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: fl
         return []
     student = swap(plan.network, layers)
     images = to_network(plan.network, images)
-    with torch.inference_mode():
-        expected = plan.network(images.clone())
+    expected = _outputs(plan.network, images)
 
     def error_without(name: str) -> float:
         replace_all(student, {name: plan.network.get_submodule(name)})
@@ -78,5 +77,10 @@ def work_of_sparing(images: int, size: int, layers: int) -> Work:
 
 def _error(student: torch.nn.Module, images: Tensor, expected: Tensor) -> float:
     """The mean over images of the root mean square error of the outputs."""
+    return float((_outputs(student, images) - expected).square().mean((1, 2, 3)).sqrt().mean())
+
+
+def _outputs(network: torch.nn.Module, images: Tensor) -> Tensor:
+    """Of images one by one; some networks take no more."""
     with torch.inference_mode():
-        return float((student(images.clone()) - expected).square().mean((1, 2, 3)).sqrt().mean())
+        return torch.cat([network(image[None].clone()) for image in images])
