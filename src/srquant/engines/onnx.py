@@ -76,7 +76,8 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
         OutputError: The file cannot be written.
     """
     require_onnx(path)
-    if model.record is None:
+    record = model.record
+    if record is None:
         raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
     if settings.range == "auto":
         settings = replace(settings, range="full")
@@ -85,10 +86,10 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
     contract = replace(
         _contract(model, settings.tile),
         saturates=any(operands.saturates for operands in layers.values()),
-        method=model.record.method,
-        settings=model.record.settings,
-        calibration=model.record.calibration,
-        versions=model.record.versions,
+        method=record.method,
+        settings=record.settings,
+        calibration=record.calibration,
+        versions=record.versions,
         export=to_json(settings),
     )
     return _write(model, path, contract, layers, four_bits=settings.storage == "int4")
