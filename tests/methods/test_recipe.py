@@ -121,6 +121,17 @@ def test_the_layers_that_cost_most_get_eight_bits(tiny: Model, patches: Calibrat
     assert sum(costs[name] for name in more) <= 0.3
 
 
+def test_what_was_asked_for_is_not_spared(tiny: Model, patches: Calibration) -> None:
+    for bits in (2, 8):
+        method = SRQuant(bits=bits, spare=1, layers=("body.*=3",), effort="none")
+        layers = quant_layers(method.quantize(tiny, patches).network)
+        asked = [layer for name, layer in layers.items() if name.startswith("body.")]
+        assert len(asked) == 5
+        assert {(layer.left.bits, layer.right.quantizer.bits) for layer in asked} == {(3, 3)}
+        if bits == 8:
+            assert all(layer.left.integer_grid() is not None for layer in layers.values()), "it can be exported"
+
+
 def test_unknown_levels_are_refused() -> None:
     with pytest.raises(ArgumentError, match="levels='best' is not one of auto, non_uniform, piecewise"):
         SRQuant(levels="best")

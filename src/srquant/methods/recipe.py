@@ -20,7 +20,7 @@ from srquant.methods.pipeline.effort import Effort, steps_of
 from srquant.methods.pipeline.everything import Rates, everything
 from srquant.methods.pipeline.finish import finish
 from srquant.methods.pipeline.image_offsets import image_offsets
-from srquant.methods.pipeline.plan import Plan, make_plan
+from srquant.methods.pipeline.plan import Plan, asked_for, make_plan
 from srquant.methods.pipeline.samples import Samples, work_of_samples
 from srquant.methods.pipeline.spare import spare, work_of_sparing
 from srquant.methods.pipeline.start import Start, start_layers
@@ -114,7 +114,13 @@ class SRQuant(Method):
         patches = Covering(calibration, self.drawings, self.saturated)
         samples, start = Samples(plan, patches, _LOOKED_AT[self.bits == _WIDE]), self._start(plan, calibration)
         layers = start_layers(plan, samples, start)
-        spared = spare(plan, layers, patches.sample(*_WEIGHED), self._spared, _WIDE + (self.bits == _WIDE))
+        free_to_choose = [
+            target.multiplication.name
+            for target in plan.targets
+            if not asked_for(target.multiplication.name, self)
+            and (self.bits == _WIDE or target.activation_bits < _WIDE)
+        ]
+        spared = spare(plan, layers, patches.sample(*_WEIGHED), self._spared, free_to_choose)
         if self.bits == _WIDE:
             plan = plan.sparing(spared)
             layers = {name: layer for name, layer in layers.items() if name not in spared}
@@ -134,10 +140,11 @@ class SRQuant(Method):
         return finish(model, plan, layers, self, patches, curve)
 
     def _start(self, plan: Plan, calibration: Calibration) -> Start:
-        free = self.grid == "free"
+        # A network of eight bits lies on integers whatever its exceptions are, so that it can be exported.
+        free = self.grid == "free" and (self.bits != _WIDE or self.levels == "non_uniform")
         levels = self.levels if self.levels != "auto" else "non_uniform" if free else "piecewise"
         offsets = image_offsets(plan, calibration) if free and self.bits != _WIDE else {}
-        return Start(levels, self.grid, self.weights, offsets, self.gptq)
+        return Start(levels, "free" if free else "int8", self.weights, offsets, self.gptq)
 
     @property
     def _spared(self) -> float:

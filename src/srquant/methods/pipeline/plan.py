@@ -111,6 +111,11 @@ def make_plan(model: Model, method: Method) -> Plan:
     return plan
 
 
+def asked_for(name: str, method: Method) -> bool:
+    """Whether an exception says how many bits a layer has."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in map(parse_rule, method.layers))
+
+
 def _listing(kept: Sequence[Kept]) -> str:
     """What stays float, in one sentence."""
     items = [f"{item.name} stays float ({item.reason})" for item in kept[:3]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +22,13 @@ _WORTH = 0.97
 """The error must fall to this part of what it was, for a layer to stay float."""
 
 
-def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: float, below: int = 9) -> list[str]:
+def spare(
+    plan: Plan,
+    layers: Mapping[str, QuantLayer],
+    images: Tensor,
+    part: float,
+    among: Collection[str] | None = None,
+) -> list[str]:
     """Choose layers that cost most: each is tried in float alone, and those that help most are taken while they help on
     top.
 
@@ -31,7 +37,7 @@ def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: fl
         layers: The quantized layers.
         images: On which outputs are compared, ``n 3 h w`` in [0, 1].
         part: Of the multiply-adds that they may do, all in all.
-        below: Layers of so many bits or more are not looked at.
+        among: Those that may be chosen; None for all.
 
     Returns:
         Their names, in the order in which they were chosen.
@@ -40,7 +46,7 @@ def spare(plan: Plan, layers: Mapping[str, QuantLayer], images: Tensor, part: fl
         target.multiplication.name: target.multiplication.multiply_adds / plan.survey.multiply_adds
         for target in plan.targets
     }
-    allowed = [name for name, layer in layers.items() if costs[name] <= part and layer.left.bits < below]
+    allowed = [name for name in layers if costs[name] <= part and (among is None or name in among)]
     candidates = sorted(allowed, key=costs.__getitem__)[:_CANDIDATES]
     if not candidates:
         return []

@@ -70,6 +70,7 @@ class Start:
         weights: How weights are quantized.
         offsets: What is added to the image before a first convolution whose input is otherwise the image; see
             :func:`~srquant.methods.pipeline.image_offsets.image_offsets`.
+        gptq: Whether weights are rounded by the inputs they meet, instead of each for itself.
     """
 
     levels: Levels
