@@ -17,6 +17,7 @@ FLOORS = (
     {"learning", "engines"},
     {"methods"},
     {"analysis", "api"},
+    {"bench"},
     {"__init__", "cli"},
 )
 """From the ground up; folders of one floor are strangers, except that the commands are the topmost."""

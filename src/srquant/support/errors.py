@@ -116,5 +116,9 @@ class FolderWarning(UserWarning):
     """Something in a folder of pictures is not used, or is used in another way than its owner may expect."""
 
 
+class RecordWarning(UserWarning):
+    """A record of a bench cannot be read, and was passed over."""
+
+
 class LossWarning(UserWarning):
     """Something that a picture file holds is not in what was made of it."""

@@ -104,14 +104,14 @@ def parse(text: str, kind: Any, name: str) -> Any:
 
 
 def to_json(config: Any) -> Any:
-    """A dataclass as plain dictionaries, lists, numbers and texts."""
+    """A dataclass as plain dictionaries, lists, numbers and texts; infinity, which JSON lacks, as the text "inf"."""
     if dataclasses.is_dataclass(config):
         return {key: to_json(getattr(config, name)) for name, key in _keys(type(config)).items()}
     if isinstance(config, Mapping):
         return {str(key): to_json(value) for key, value in cast(Mapping[Any, Any], config).items()}
     if isinstance(config, tuple | list):
         return [to_json(item) for item in cast(list[Any], config)]
-    return config
+    return "inf" if config == math.inf and isinstance(config, float) else config
 
 
 def from_json(kind: type[C], content: object, name: str = "") -> C:
