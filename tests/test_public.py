@@ -208,7 +208,10 @@ def test_a_folder_of_low_resolution_images_calibrates(edsr: Model, low_images: P
     ("arguments", "message"),
     [
         (("edsr.pth", "photos/"), r"^model='edsr\.pth' is no Model; pass srquant\.load\(path\) or"),
-        ((None, [torch.zeros(3, 8, 8)]), r"^calibration=\[tensor.* is no Calibration; pass Calibration\.from_low_res"),
+        (
+            (None, [torch.zeros(3, 8, 8)]),
+            r"^data=\[tensor.* is neither LR patches nor photographs, and srquant needs",
+        ),
         ((None, None, srquant.PLQ), "^method=<class 'srqua.* is no Method; pass a name, or what srquant.configure"),
     ],
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from srquant.engines.exported import Exported as Exported
     from srquant.images.calibration import Calibration as Calibration
     from srquant.images.evaluation import Scores as Scores
+    from srquant.learning.photographs import Photographs as Photographs
     from srquant.methods import DOBI as DOBI
     from srquant.methods import MSE as MSE
     from srquant.methods import OAPTQ as OAPTQ
@@ -50,6 +51,7 @@ _HOMES = {
     "srquant.engines.exported": ("Exported",),
     "srquant.images.calibration": ("Calibration",),
     "srquant.images.evaluation": ("Scores",),
+    "srquant.learning.photographs": ("Photographs",),
     "srquant.methods": ("DOBI", "MSE", "OAPTQ", "PLQ", "Method", "MinMax", "Percentile", "SRQuant", "TwoDQuant"),
     "srquant.model": ("Model", "load"),
     "srquant.networks": ("SRNetwork",),

@@ -14,7 +14,6 @@ from pydantic import Field
 from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
 from srquant.images.bicubic import Border
-from srquant.images.calibration import Calibration
 from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
 from srquant.images.finding import find_pairs
@@ -22,7 +21,8 @@ from srquant.images.formats.table import Target, named
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
 from srquant.methods import METHODS, USUAL, Method, method_named
-from srquant.methods.base import EdgeProtocol
+from srquant.methods.base import Data, EdgeProtocol
+from srquant.methods.pipeline.data import require_data
 from srquant.model import Model
 from srquant.model.observing import first_checked, warn_if_unlike
 from srquant.networks import NETWORKS
@@ -116,7 +116,7 @@ def register(kind: K) -> K:
 
 def quantize(
     model: Model,
-    calibration: Calibration | Path | str,
+    data: Data | Path | str,
     method: Method | str = USUAL,
     *,
     state: Path | str | None = None,
@@ -128,27 +128,28 @@ def quantize(
 
     Args:
         model: From :func:`load` or :meth:`Model.wrap`.
-        calibration: Low-resolution patches, from :class:`~srquant.images.Calibration`; or a folder of low-resolution
-            images, of which 100 patches are taken. Photographs are larger than what the network will be given: pass
-            ``Calibration.from_photographs(folder, model.scale)``, which makes low-resolution images of them.
+        data: What the method needs (``method.needs``; :func:`srquant.methods` lists it). Most take low-resolution
+            patches: a :class:`~srquant.images.Calibration`, or a folder of low-resolution images, of which 100 patches
+            are taken. Photographs are larger than what the network will be given: for these methods pass
+            ``Calibration.from_photographs(folder, model.scale)``, which makes low-resolution images of them. Methods
+            that learn with ground truth take :class:`~srquant.learning.photographs.Photographs`, or a folder of them.
         method: A configuration (``PLQ(bits=3)``, or what :func:`configure` gives), or a name for its defaults (W4A4).
         state: Where a method that learns keeps its state every minute or so; if the file is there, it goes on from it,
             to the same result. Remove it when the model is safe.
         device: Where to compute.
 
     Raises:
-        ArgumentError: An argument is of another kind; the message says what to pass.
+        ArgumentError: An argument is of another kind, or the method needs other data; the message says what to pass.
         SrquantError: See :meth:`~srquant.methods.Method.quantize`.
     """
     _require("model", model, Model, "srquant.load(path) or srquant.Model.wrap(module, scale)")
-    patches = Calibration.from_low_resolution(calibration) if isinstance(calibration, Path | str) else calibration
-    _require("calibration", patches, Calibration, "Calibration.from_low_resolution(folder) or from_photographs(…)")
     chosen = configure(method) if isinstance(method, str) else method
     _require("method", chosen, Method, "a name, or what srquant.configure gives")
+    given = require_data(chosen, chosen.open(data, model.scale) if isinstance(data, Path | str) else data)
     kept = None if state is None else Path(state)
     where = pick_device(device)
     with plain_arithmetic(where):
-        return chosen.quantize(model.to(where), patches, kept).to("cpu")
+        return chosen.quantize(model.to(where), given, kept).to("cpu")
 
 
 def _require(name: str, value: object, kind: type, way: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from srquant.engines.exported import Exported
     from srquant.images import Calibration
     from srquant.methods import Method
+    from srquant.methods.base import Data
     from srquant.model import Model
 
 
@@ -202,7 +203,7 @@ class CalibrationOptions:
     seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0
 
     @property
-    def folders(self) -> tuple[Path | None, Path | None]:
+    def folders(self) -> tuple[Path | None, ...]:
         """What is read."""
         return self.calibration, self.calibration_hr
 
@@ -221,6 +222,48 @@ class CalibrationOptions:
         if self.calibration_hr is not None and self.calibration is None:
             return Calibration.from_photographs(self.calibration_hr, scale, **drawn)
         raise ArgumentError("give either --calibration (LR images) or --calibration-hr (photographs)")
+
+
+@dataclass(frozen=True)
+class DataOptions(CalibrationOptions):
+    """What a method is given: calibration patches, or photographs with ground truth."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photographs for methods that learn with ground truth (srquant methods tells which); LR "
+            "images are made of them by MATLAB's bicubic."
+        ),
+    ] = None
+
+    @property
+    def folders(self) -> tuple[Path | None, ...]:
+        return (*super().folders, self.data)
+
+    def open_for(self, method: Method, scale: int) -> Data:
+        """What a method needs, of whichever folder was given.
+
+        Raises:
+            ArgumentError: Another folder was given, or an option that the method does not have.
+        """
+        from srquant.methods.pipeline.data import data_for
+        from srquant.support.errors import ArgumentError
+
+        if method.needs == "pairs":
+            usual = CalibrationOptions()
+            if (self.patches, self.patch_size, self.seed) != (usual.patches, usual.patch_size, usual.seed):
+                raise ArgumentError(
+                    f"--patches, --patch-size and --seed are of calibration patches, and {method.name} learns with "
+                    f"ground truth; use --set training.patch=… and --set training.seed=…"
+                )
+            if (self.calibration, self.calibration_hr) != (None, None):
+                raise ArgumentError(f"{method.name} learns with ground truth: give --data and no calibration")
+        elif self.data is not None:
+            raise ArgumentError(
+                f"--data {self.data}: {method.name} is given LR patches alone; give --calibration-hr {self.data}, "
+                f"which makes them of photographs"
+            )
+        return data_for(method, scale, lambda: self.open(scale), self.data)
 
 
 @dataclass(frozen=True)

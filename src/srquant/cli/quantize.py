@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from srquant.cli.options import (
-    CalibrationOptions,
+    DataOptions,
     NetworkAndMethodOptions,
     QuantizationOptions,
     grouped,
@@ -21,11 +21,12 @@ def quantize(
     network: NetworkAndMethodOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write, a .safetensors file.")],
     common: QuantizationOptions,
-    calibration: CalibrationOptions,
+    data: DataOptions,
     method: Annotated[
         str | None,
         typer.Option(
             help="minmax, percentile, mse, plq, dobi; oaptq, 2dquant, srquant (these learn; srquant not at 8 bits); "
+            "those that learn with ground truth take --data; "
             "srquant methods shows all. srquant if not given."
         ),
     ] = None,
@@ -35,6 +36,10 @@ def quantize(
             help="How long srquant learns below 8 bits: 0, 200, 1,600 or 4,000 steps, fewer in large networks."
         ),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a method that learns with ground truth; as many as in its paper if not given."),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +47,8 @@ def quantize(
         ),
     ] = None,
 ) -> None:
-    """Quantize a float network with a hundred low-resolution images.
+    """Quantize a float network with a hundred low-resolution images; or, by methods that learn with ground truth, with
+    photographs.
 
     Methods that learn go on where they stopped when the same command is given again after an interruption. Several
     processes: [bold]torchrun --nproc-per-node 2 -m srquant.cli quantize …[/bold]
@@ -70,15 +76,17 @@ def quantize(
 
     first = Processes.here().first
     settings = [*network.method_settings, *([f"effort={effort}"] if effort else [])]
+    if steps is not None:
+        settings.append(f"training.steps={steps}")
     configuration = common.configure(method, settings, layer)
-    require_output(output, "models", (".safetensors", ".safetensors.state"), network.network, *calibration.folders)
+    require_output(output, "models", (".safetensors", ".safetensors.state"), network.network, *data.folders)
     state = state_of(output)
     model = network.load()
-    images = calibration.open(model.scale)
+    given = data.open_for(configuration, model.scale)
     if first:
-        print(f"calibrating on {images.describe()}")
-        print(f"this will take {estimate(model.to(pick_device(network.device)), configuration, images)}", flush=True)
-    quantized = run(model, images, configuration, state=state, device=network.device)
+        print(f"{'calibrating on' if given.holds == 'patches' else 'learning from'} {given.describe()}")
+        print(f"this will take {estimate(model.to(pick_device(network.device)), configuration, given)}", flush=True)
+    quantized = run(model, given, configuration, state=state, device=network.device)
     if first:
         print_coverage(quantized)
         print_losses(quantized)

@@ -103,11 +103,15 @@ def print_file(path: Path, model: Model) -> None:
     )
 
 
+_GIVEN = {"patches": "LR images", "pairs": "photographs"}
+"""What methods need, in few words."""
+
+
 def print_methods(methods: Sequence[MethodDescription]) -> None:
     """A row for each method."""
-    table = Table("method", "what it does", "source", box=None, pad_edge=False, header_style="bold")
+    table = Table("method", "is given", "what it does", "source", box=None, pad_edge=False, header_style="bold")
     for method in methods:
-        table.add_row(method.name, Text(method.summary), Text(method.source))
+        table.add_row(method.name, _GIVEN[method.needs], Text(method.summary), Text(method.source))
     _print(table)
 
 

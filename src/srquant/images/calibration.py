@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ class Calibration:
         wanted: The patch size asked for, if the images were too small for it.
         passed_over: How many images of the folder are smaller than a patch.
     """
+
+    holds: ClassVar[Literal["patches"]] = "patches"
+    """LR patches alone; see ``Method.needs``."""
 
     images: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]

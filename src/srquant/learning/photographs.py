@@ -6,11 +6,13 @@ import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srquant.images.calibration import Calibration
 from srquant.images.listing import list_images
 from srquant.images.pairs import Pair
 from srquant.images.reading import read_size
@@ -32,6 +34,9 @@ class Photographs:
         cache_bytes: Decoded images kept in memory, at most.
     """
 
+    holds: ClassVar[Literal["pairs"]] = "pairs"
+    """LR and HR of the same; see ``Method.needs``."""
+
     images: tuple[Path, ...]
     scale: int
     cache_bytes: int = 4 << 30
@@ -40,8 +45,13 @@ class Photographs:
     )
 
     @classmethod
-    def of(cls, folder: Path, scale: int, patch: int) -> Photographs:
+    def of(cls, folder: Path | str, scale: int, patch: int) -> Photographs:
         """All photographs of a folder that are large enough for a patch.
+
+        Args:
+            folder: Of the photographs, with all folders in it.
+            scale: How many times smaller LR is.
+            patch: Height and width of an LR crop.
 
         Raises:
             ImageError: The folder holds none, or one cannot be read.
@@ -50,6 +60,7 @@ class Photographs:
             FolderWarning: Something is passed over.
         """
         needed = patch * scale
+        folder = Path(folder)
         listed = list_images(folder, recursive=True)
         images = [path for path in listed if min(read_size(path)) >= needed]
         if not images:
@@ -67,6 +78,38 @@ class Photographs:
         if not train:
             raise ImageError(f"{len(self.images)} images are too few to hold out {count} for validation")
         return Photographs(train, self.scale, self.cache_bytes), Photographs(kept, self.scale, self.cache_bytes)
+
+    def require(self, patch: int) -> None:
+        """See that LR crops of a size can be cut from each.
+
+        Raises:
+            ImageError: One is too small.
+        """
+        for path in self.images:
+            if min(read_size(path)) < patch * self.scale:
+                raise ImageError(
+                    f"{path} is too small for LR crops of {patch}x{patch} at scale {self.scale}; leave it out, as "
+                    f"Photographs.of(folder, {self.scale}, {patch}) does"
+                )
+
+    def calibration(self, count: int, size: int, seed: int) -> Calibration:
+        """Patches of their LR images.
+
+        Args:
+            count: How many.
+            size: Height and width.
+            seed: Decides which.
+        """
+        sizes = [read_size(path) for path in self.images]
+        small = tuple((height // self.scale, width // self.scale) for height, width in sizes)
+        return Calibration(self.images, small, count, size, seed, self.scale, size)
+
+    def describe(self) -> str:
+        """A line for reports."""
+        return f"{counted(len(self.images), 'photograph')} and the LR images that bicubic makes of them"
+
+    def __repr__(self) -> str:
+        return f"Photographs({self.describe()})"
 
     def digest(self) -> str:
         """Tells these photographs from all others, by the contents of the files."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from srquant.methods.base import Method as Method
+from srquant.methods.base import Needs
 from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
@@ -48,6 +49,7 @@ class MethodDescription:
         kind: The class.
         summary: What it does.
         source: The paper; ``ours`` where there is none.
+        needs: What it is given: LR patches, or pairs of LR and HR.
         fields: All that can be set.
     """
 
@@ -55,12 +57,15 @@ class MethodDescription:
     kind: type[Method]
     summary: str
     source: str
+    needs: Needs
     fields: tuple[FieldDescription, ...]
 
 
 def describe_method(kind: type[Method]) -> MethodDescription:
     """A method in words."""
-    return MethodDescription(kind.name, kind, summary(kind), source(kind) or "ours", describe_fields(kind()))
+    return MethodDescription(
+        kind.name, kind, summary(kind), source(kind) or "ours", kind.needs, describe_fields(kind())
+    )
 
 
 def describe_methods() -> tuple[MethodDescription, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from srquant.images.calibration import Calibration
+from srquant.learning.photographs import Photographs
 from srquant.methods.pipeline.work import Work, observing
 from srquant.model import Model
 from srquant.model.preparing import Norms
@@ -35,6 +36,11 @@ Batch = Annotated[int, Field(ge=1, le=10_000)]
 """Patches."""
 Bits = tuple[int, int] | None
 """Of weights and activations; None leaves a layer float."""
+Data = Calibration | Photographs
+"""What methods are given. What either is, it says itself: ``holds``."""
+Needs = Literal["patches", "pairs"]
+"""``patches``: LR images alone, a :class:`~srquant.images.calibration.Calibration`; ``pairs``: LR images and the HR
+images that they were made of, :class:`~srquant.learning.photographs.Photographs`."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Method(Checked):
 
     name: ClassVar[str]
     """Name on the command line and in files."""
+    needs: ClassVar[Needs] = "patches"
+    """What the method is given."""
 
     bits: Width = 4
     """Of activations, 2 to 8."""
@@ -112,22 +120,34 @@ class Method(Checked):
         """The usual quantizer of activations, on this method's grid."""
         return Uniform(bits, bounds["lower"], bounds["upper"], self.grid)
 
+    def open(self, folder: Path | str, scale: int) -> Data:
+        """What a folder holds for this method: of LR images, if it needs patches; of photographs, if it needs pairs.
+
+        Raises:
+            ImageError: It holds none.
+        """
+        return Calibration.from_low_resolution(folder)
+
+    def patches_of(self, data: Any) -> Calibration:
+        """LR patches like those that :meth:`quantize` works on; here the data themselves."""
+        return data
+
     def work(self, patches: Calibration, layers: int, multiply_adds: float) -> Work:
         """About how much :meth:`quantize` computes; here ranges are measured once on all patches.
 
         Args:
-            patches: Of the calibration.
+            patches: What :meth:`patches_of` gives.
             layers: How many multiplications the network has.
             multiply_adds: How many it does per LR pixel.
         """
         return observing(patches, self.observation.batch)
 
-    def quantize(self, model: Model, calibration: Calibration, state: Path | str | None = None) -> Model:
+    def quantize(self, model: Model, data: Any, /, state: Path | str | None = None) -> Model:
         """Make the quantized model.
 
         Args:
             model: A float model; it is left as it is.
-            calibration: Low-resolution patches like the images the model will be given.
+            data: What :attr:`needs` names: LR patches like the images the model will be given, or photographs.
             state: Where a method that learns keeps its state, to go on from it after an interruption.
 
         Raises:

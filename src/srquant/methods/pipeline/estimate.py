@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from srquant.images.calibration import Calibration
-from srquant.methods.base import Method
+from srquant.methods.base import Data, Method
 from srquant.methods.pipeline.layer_losses import work as work_of_losses
 from srquant.model import Model
 from srquant.model.multiplications import kind_of
@@ -44,18 +43,16 @@ class Estimate:
         return f"about {_rounded(self.seconds)} and {self.memory / 2**30:.1f} GiB of memory"
 
 
-def estimate(
-    model: Model, method: Method, patches: Calibration, clock: Callable[[], float] = time.perf_counter
-) -> Estimate:
-    """Time passes of the float network on a calibration patch, after a first one; the fastest of three counts.
+def estimate(model: Model, method: Method, data: Data, clock: Callable[[], float] = time.perf_counter) -> Estimate:
+    """Time passes of the float network on a patch, after a first one; the fastest of three counts.
 
     Args:
         model: Float, on the device where it will be quantized.
         method: Says how much it computes.
-        patches: Those of the calibration.
+        data: What it is given.
         clock: In seconds.
     """
-    network = model.network
+    network, patches = model.network, method.patches_of(data)
     images = to_network(network, patches.batch([0]))
     outputs: dict[int, int] = {}
 
