@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from srquant import bench as bench
     from srquant.api import configure as configure
     from srquant.api import evaluate as evaluate
     from srquant.api import export as export
@@ -60,12 +61,14 @@ _HOMES = {
     "srquant.support.errors": ("SrquantError",),
     "srquant.support.versions": ("__version__",),
 }
+_FOLDERS = ("bench", "methods")
+"""Names that are folders; ``methods`` can be called."""
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name == "methods":
-        return import_module("srquant.methods")  # which can be called
+    if name in _FOLDERS:
+        return import_module(f"srquant.{name}")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if name[:1].isupper():
@@ -77,4 +80,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, "methods"})
+    return sorted({*globals(), *_HOME, *_FOLDERS})

@@ -28,7 +28,6 @@ def commands(network: Path, low_images: Path, tmp_path: Path) -> dict[str, list[
     calibration = ["--calibration", low_images, "--patches", 2, "--patch-size", 16]
     data = ["--data", tmp_path / "Set/x4"]
     out = ["-o", tmp_path / "out.png"]
-    table = ["-o", tmp_path / "table.json"]
     return {
         "quantize": ["quantize", network, *calibration, "--effort", "none", "-o", tmp_path / "m.safetensors"],
         "evaluate": ["evaluate", network, tmp_path / "Set/x4"],
@@ -39,14 +38,13 @@ def commands(network: Path, low_images: Path, tmp_path: Path) -> dict[str, list[
         "bounds": ["analyze", "bounds", network, tmp_path / "o.safetensors", *calibration, *out],
         "compare": ["analyze", "compare", network, *data, *out],
         "sensitivity": ["analyze", "sensitivity", network, *data, *calibration, *out],
-        "bench": ["bench", "methods", network, *data, *calibration, *table, "--method", "minmax"],
-        "ablation": ["bench", "oaptq-ablation", network, *data, *calibration, *table],
+        "bench": ["bench", "run", network, *data, *calibration, "-o", tmp_path / "runs", "--method", "minmax"],
     }
 
 
 COMMANDS = (
     *("quantize", "evaluate", "upscale", "inspect", "outliers", "distributions", "bounds", "sensitivity", "compare"),
-    *("bench", "ablation"),
+    "bench",
 )
 
 
@@ -68,7 +66,7 @@ def test_every_command_takes_settings_of_the_network(
     assert message in error
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"quantize", "ablation"}))
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"quantize", "bench"}))
 def test_a_field_of_a_method_is_none_of_the_network(command: str, commands: dict[str, list[object]], run) -> None:
     code, _, error = run(*commands[command], "--set", "share=0.9")
     assert (code, error.count("\n")) == (2, 1), error

@@ -65,7 +65,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("-o", "--json"), TARGETS),
 }
 """Of options that are no numbers."""
-QUANTIZING = ("--bits", "--weight-bits", "--edges", "--patches", "--patch-size", "--seed", "--value-range", "--device")
+SHARED = ("--bits", "--edges", "--patches", "--patch-size", "--seed", "--value-range", "--device")
+QUANTIZING = (*SHARED, "--weight-bits")
 SOURCES = ("--calibration", "--calibration-hr")
 NEEDED = ("--calibration", "low", "--patches", "2")
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -90,10 +91,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("edsr", "--data", "photos", "--steps", "1", "--scale", "2", "-o", "OUT/a.safetensors"),
         ("--scale", "--seed", "--device", "--data", "-o", "--set"),
     ),
-    "bench methods": (
-        ("edsr.pth", *NEEDED, "--data", "Set/x4", "--method", "minmax", "-o", "OUT/a.json"),
-        (*QUANTIZING, *SOURCES, "--data", "--published", "-o"),
+    "bench run": (
+        ("edsr.pth", *NEEDED, "--data", "Set/x4", "--method", "minmax", "-o", "OUT/runs"),
+        (*SHARED, *SOURCES, "--data", "--suite", "--workers", "--threads", "--tile", "--overlap", "-o"),
     ),
+    "bench show": (("low",), ("--format", "--suite", "--ssim", "--published")),
+    "bench large-pictures": (("photos", "-o", "OUT/a"), ("-o",)),
     "bench published": (("SwinIR-light",), ("--scale", "--bits")),
     "analyze outliers": (
         ("edsr.pth", "--data", "Set/x4", "-o", "OUT/a.png"),

@@ -24,14 +24,14 @@ import torch
 import torch._dynamo
 from PIL import Image
 
-import srquant.analysis.benchmark
 import srquant.analysis.curves
+import srquant.bench.running
 import srquant.learning.state
 import srquant.learning.trainer
 from srquant.cli import main as cli
 from srquant.quantizers.numerics import kernels
 
-_LOADED = (matplotlib.figure, imagecodecs, tifffile, torch._dynamo, kernels)
+_LOADED = (matplotlib.figure, imagecodecs, tifffile, torch._dynamo, kernels, srquant.bench.running)
 """Imported here so that no run has to do it."""
 _SAVE_EVERY = 3
 """Steps between two savings; a minute would be longer than the whole run of a small network."""
@@ -95,8 +95,7 @@ def _run(words: list[str], log: Path, counted: Path, moment: Moment | None) -> N
     # A clock that every look at moves on by a second: a step looks once.
     srquant.learning.state.time = SimpleNamespace(monotonic=itertools.count().__next__)
     srquant.learning.state.SAVE_EVERY = _SAVE_EVERY
-    # Tables and curves hold seconds, which no two runs have in common.
-    srquant.analysis.benchmark.time = SimpleNamespace(perf_counter=lambda: 0.0)
+    # Curves hold seconds, which no two runs have in common.
     srquant.learning.trainer.time = SimpleNamespace(monotonic=lambda: 0.0)
     output = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)

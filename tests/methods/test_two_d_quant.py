@@ -17,8 +17,8 @@ from tests.pairwise import every_pair
 from tests.quantizers.ranges.test_ranges import dobi_slowly
 from torch import Tensor, nn
 
-from srquant.analysis.benchmark import speed_up
 from srquant.api import configure
+from srquant.bench.measuring import speed_up
 from srquant.images import Calibration
 from srquant.learning import state as states
 from srquant.learning.comparison import Comparison

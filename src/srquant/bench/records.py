@@ -74,6 +74,8 @@ class DataScores(Checked):
     """Of the float network, by the same names."""
     low_is_made: bool = False
     """Whether LR images were made from HR by MATLAB's bicubic."""
+    scored: dict[str, int] = field(default_factory=dict[str, int])
+    """How images were enlarged, where not each at once: ``tile`` and ``overlap``."""
     image_bits: tuple[float, ...] = ()
     """Where bits adapt: the mean bits of each image's features; their mean is FAB (feature average bits)."""
 
@@ -131,8 +133,8 @@ class CellRecord(Checked):
     """The calibration patches, in words."""
     data: tuple[DataScores, ...] = ()
     """Empty if the cell failed."""
-    scored: dict[str, int | str] = field(default_factory=dict[str, int | str])
-    """How images were enlarged and made, where that is not the usual: ``tile``, ``overlap``, ``border``."""
+    notes: tuple[str, ...] = ()
+    """What was warned of."""
 
     coverage: Coverage = 0.0
     """Part of the multiply-adds whose operands are both quantized."""

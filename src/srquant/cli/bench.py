@@ -2,90 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Literal
 
 import typer
 
-from srquant.cli.options import (
-    CalibrationOptions,
-    NetworkAndMethodOptions,
-    NetworkOptions,
-    QuantizationOptions,
-    Scale,
-    grouped,
-    require_output,
+from srquant.cli.options import Device, Scale, ValueRange
+
+bench = typer.Typer(
+    no_args_is_help=True, help="Compare methods: networks × methods × bits, on one machine or many; tables of papers."
 )
 
-if TYPE_CHECKING:
-    from srquant.methods import Method
-
-bench = typer.Typer(no_args_is_help=True, help="Compare methods on one network: tables as JSON and Markdown.")
-
-Data = Annotated[
-    list[Path], typer.Option(help="Pairs or HR images as evaluate takes them (see evaluate --help); several.")
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", help="The table, .json, written after every row; Markdown goes beside it.")
-]
-
-
-@bench.command("oaptq-ablation")
-@grouped
-def oaptq_ablation(
-    network: NetworkAndMethodOptions,
-    data: Data,
-    output: Output,
-    calibration: CalibrationOptions,
-    common: QuantizationOptions,
-) -> None:
-    """Piecewise-linear quantizer off and on × no, vanilla and sensitivity-aware finetuning (OAPTQ, table 4).
-
-    Interrupted, it goes on where it stopped when the same command is given again.
-
-    Example:
-    [bold]srquant bench oaptq-ablation edsr_x4.pth --calibration lr/ --data Set5/x4 --data Set14/x4 -o table.json[/bold]
-    """
-    from srquant.analysis.benchmark import ablation, ablation_of_the_paper
-    from srquant.methods import OAPTQ
-
-    method = cast(OAPTQ, common.configure("oaptq", network.method_settings))
-    published = ablation_of_the_paper() if method.bits == 4 and method.weight_bits in (None, 4) else None
-    _run(network, data, output, calibration, ablation(method), published)
+FAILED = 1
+"""Exit code where some cells failed."""
 
 
 @bench.command()
-@grouped
-def methods(
-    network: NetworkOptions,
-    data: Data,
-    output: Output,
-    method: Annotated[
-        list[str],
-        typer.Option(help="Name, and fields after a colon: plq:quantile=0.995,reallocate=false; several."),
+def run(
+    networks: Annotated[
+        list[Path], typer.Argument(metavar="NETWORK...", help="Float weights in any published layout; several.")
     ],
-    calibration: CalibrationOptions,
-    common: QuantizationOptions,
-    published: Annotated[
-        str | None, typer.Option(help="A network of papers, whose scores follow the table: SwinIR-light …")
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Pairs or HR images as evaluate takes them (see evaluate --help), or a parent; several."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of runs: records, models, states.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="Name, and fields after a colon: plq:quantile=0.995,reallocate=false; several."),
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Instead of methods, a paper's table: oaptq-table1 … (srquant bench suites)."),
+    ] = None,
+    bits: Annotated[
+        list[str] | None,
+        typer.Option(help="4, or 8/6 for weights/activations; several. 4 if neither given nor said by the method."),
+    ] = None,
+    edges: Annotated[
+        Literal["8bit", "float", "none"] | None,
+        typer.Option(help="First, upsampler and last convolutions: at 8 bits, left float, or like all others."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any other field, for every method that has it: finetuning.precision=bf16 …; or what weights do not "
+            "tell: network.value_range=1 …",
+        ),
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Folder of LR images (with all folders in it).")] = None,
+    calibration_hr: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photographs from which LR images are made by MATLAB's bicubic; methods that learn with "
+            "ground truth learn from them."
+        ),
+    ] = None,
+    patches: Annotated[
+        int | None, typer.Option(help="Calibration patches; 100, or what the suite says, if not given.")
+    ] = None,
+    patch_size: Annotated[int | None, typer.Option(help="Their height and width; see quantize --help.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    tile: Annotated[int | None, typer.Option(help="Score in tiles of this size instead of at once.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Of tiles, in pixels.")] = None,
+    workers: Annotated[int, typer.Option(help="Cells computed at the same time.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Of each cell; all cores shared among the workers if not given.")
+    ] = None,
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep the quantized models, in models/.")] = False,
+    sensitivities: Annotated[
+        bool, typer.Option("--sensitivities", help="Score each layer quantized alone too, on the first data set.")
+    ] = False,
+    value_range: ValueRange = None,
+    device: Device = "auto",
 ) -> None:
-    """Any methods, in any configuration, on one network.
+    """Quantize networks by methods at some bits, and score them all: one record a cell.
+
+    A cell that is there is not computed again; killed, the bench goes on where it stopped when the same command is
+    given again. A cell that fails says why and stops no other (exit code 1).
 
     Examples:
-    [bold]srquant bench methods edsr_x4.pth --calibration lr/ --data Set5/x4 --method mse --method plq -o t.json[/bold]
+    [bold]srquant bench run edsr_x4.pth --method minmax --method plq --bits 4 --bits 8/6 --data Set5/x4
+    --calibration-hr photos/ -o runs/[/bold]
 
-    [bold]srquant bench methods swinir_x4.pth --calibration lr/ --data Set5/x4 --method 2dquant
-    --published SwinIR-light -o t.json[/bold]
+    [bold]srquant bench run edsr_x4.pth swinir_x2.pth --method mse --method srquant:effort=quick --data benchmarks/
+    --calibration-hr photos/ --workers 2 --keep-models -o runs/[/bold]
+
+    [bold]srquant bench run edsr_x4.pth rdn_x4.pth --suite oaptq-table1 --data benchmarks/ --calibration-hr DIV2K/
+    -o runs/[/bold]
     """
-    rows: dict[str, Method] = {}
-    for text in method:
-        name, _, fields = text.partition(":")
-        rows[text] = common.configure(name, [field for field in fields.split(",") if field])
-    known = None if published is None else partial(_published_table, published, common.bits or 4)
-    _run(network, data, output, calibration, rows, None, known)
+    from srquant import load
+    from srquant.bench import run as compute
+    from srquant.bench import show as text_of
+    from srquant.cli.options import split_settings
+
+    of_networks, of_methods = split_settings(set_)
+    runs = compute(
+        [load(path, value_range=value_range, settings=of_networks) for path in networks],
+        method or (),
+        suite=suite,
+        data=data,
+        output=output,
+        bits=bits or (),
+        edges=edges,
+        settings=of_methods,
+        calibration=calibration,
+        calibration_hr=calibration_hr,
+        patches=patches,
+        patch_size=patch_size,
+        seed=seed,
+        tile=tile,
+        overlap=overlap,
+        workers=workers,
+        threads=threads,
+        device=device,
+        keep_models=keep_models,
+        sensitivities=sensitivities,
+    )
+    print(text_of(runs, suite=suite))
+    if runs.failed:
+        raise typer.Exit(FAILED)
+
+
+@bench.command()
+def show(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder that bench run has written.")],
+    format: Annotated[Literal["markdown", "latex", "csv"], typer.Option(help="Of the text.")] = "markdown",
+    suite: Annotated[
+        str | None, typer.Option(help="Only what belongs to this table of a paper, beside all that it prints.")
+    ] = None,
+    ssim: Annotated[
+        Literal["basicsr", "adabm"] | None, typer.Option(help="Its dialect; BasicSR's or the suite's if not given.")
+    ] = None,
+    published: Annotated[
+        Literal["same", "all", "none"],
+        typer.Option(help="Published rows: of the same methods, of all known for the network, or none."),
+    ] = "same",
+) -> None:
+    """Print the records as tables: losses, the best and second best, published scores with their sources.
+
+    Examples:
+    [bold]srquant bench show runs/[/bold]
+
+    [bold]srquant bench show runs/ --format latex --ssim adabm[/bold]
+
+    [bold]srquant bench show runs/ --suite oaptq-table1[/bold]
+    """
+    from srquant.bench import show as text_of
+    from srquant.bench.suites import Dialect
+
+    dialects: dict[str | None, Dialect | None] = {None: None, "basicsr": "ssim", "adabm": "ssim_adabm"}
+    print(text_of(runs, format, suite=suite, dialect=dialects[ssim], published=published))
+
+
+@bench.command()
+def suites() -> None:
+    """The tables of papers that run knows: networks, methods, bits, data and protocol of each.
+
+    Example:
+    [bold]srquant bench suites[/bold]
+    """
+    from srquant.bench.suites import SUITES
+
+    print("\n\n".join(suite.describe() for suite in SUITES.values()))
+
+
+@bench.command("large-pictures")
+def large_pictures(
+    pictures: Annotated[Path, typer.Argument(metavar="DIV8K", help="Folder of DIV8K's pictures, 1201.png and so on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where Test2K/HR and Test4K/HR are made.")],
+) -> None:
+    """Make Test2K and Test4K, on which OAPTQ's table 2 scores, of pictures of 8K.
+
+    Pictures 1201 to 1300 are shrunk by 4, 1301 to 1400 by 2, with MATLAB's bicubic. It goes on after an interruption.
+
+    Example:
+    [bold]srquant bench large-pictures DIV8K/ -o data/[/bold]
+    """
+    from srquant.bench.large_pictures import make_large_sets
+
+    for name, count in make_large_sets(pictures, output).items():
+        print(f"{output / name}: {count} HR images")
 
 
 @bench.command()
@@ -99,36 +197,7 @@ def published(
     Example:
     [bold]srquant bench published SwinIR-light --scale 2 --bits 3[/bold]
     """
-    print(_published_table(network, bits, scale))
+    from srquant.analysis.published import published as known
+    from srquant.analysis.published import published_markdown
 
-
-def _published_table(network: str, bits: int | None, scale: int) -> str:
-    from srquant.analysis.published import published, published_markdown
-
-    return published_markdown(published(network, scale, bits))
-
-
-def _run(
-    network: NetworkOptions,
-    data: list[Path],
-    output: Path,
-    calibration: CalibrationOptions,
-    rows: Mapping[str, Method],
-    published: Mapping[str, Mapping[str, Sequence[float | None]]] | None,
-    beside: Callable[[int], str] | None = None,
-) -> None:
-    from srquant.analysis.benchmark import run_benchmark
-    from srquant.cli.tables import print_made
-    from srquant.images import find_pairs
-    from srquant.support.files import replacing
-
-    require_output(output, "tables", (".json", ".md"), network.network, *data, *calibration.folders, below=True)
-    model = network.load()
-    known = "" if beside is None else "\n" + beside(model.scale)
-    folders = [folder for path in data for folder in find_pairs(path, model.scale)]
-    table = run_benchmark(model, calibration.open(model.scale), folders, rows, output)
-    text = table.markdown(published) + known
-    with replacing(output.with_suffix(".md")) as temporary:
-        temporary.write_text(text)
-    print(text)
-    print_made(folder.name for folder in folders if folder.low_is_made)
+    print(published_markdown(known(network, scale, bits)))

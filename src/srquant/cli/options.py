@@ -132,11 +132,11 @@ class NetworkAndMethodOptions(NetworkOptions):
     @property
     def method_settings(self) -> list[str]:
         """Those of the method, as ``field=value``."""
-        return [text for text in self.set_ or () if not text.startswith(_OF_NETWORK)]
+        return split_settings(self.set_)[1]
 
     @property
     def _network_settings(self) -> list[str]:
-        return [text for text in self.set_ or () if text.startswith(_OF_NETWORK)]
+        return [_OF_NETWORK + text for text in split_settings(self.set_)[0]]
 
 
 @dataclass(frozen=True)
@@ -316,6 +316,13 @@ def network_settings(given: Iterable[str] | None) -> list[str]:
                 f"--set {text}: this command sets fields of the float network only; write network.FIELD=value"
             )
     return [text.removeprefix(_OF_NETWORK) for text in given or ()]
+
+
+def split_settings(given: Iterable[str] | None) -> tuple[list[str], list[str]]:
+    """Assignments of ``--set``: those of float networks, without their first word, and those of methods."""
+    texts = list(given or ())
+    own = [text.removeprefix(_OF_NETWORK) for text in texts if text.startswith(_OF_NETWORK)]
+    return own, [text for text in texts if not text.startswith(_OF_NETWORK)]
 
 
 def require_output(output: Path, kind: str, suffixes: Sequence[str], *inputs: Path | None, below: bool = False) -> None:

@@ -120,5 +120,9 @@ class RecordWarning(UserWarning):
     """A record of a bench cannot be read, and was passed over."""
 
 
+class SuiteWarning(UserWarning):
+    """Something of a paper's table is not at hand; the rest is computed."""
+
+
 class LossWarning(UserWarning):
     """Something that a picture file holds is not in what was made of it."""
