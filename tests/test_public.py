@@ -75,7 +75,9 @@ def test_methods_describe_themselves() -> None:
     assert (plq["quantile"].type, plq["quantile"].default) == ("number, (0, 1)", 0.99)
     assert plq["bits"].type == "whole number, 2…8"
     assert plq["grid"].type == "free | int8"
-    assert plq["weights.range"].type == "bound_search | joint_shrink | least_squares | min_max | percentile"
+    assert plq["weights.range"].type == (
+        "bound_search | density_clipping | joint_shrink | least_squares | min_max | percentile"
+    )
     assert "99th percentile" in plq["quantile"].documentation
 
 

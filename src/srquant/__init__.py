@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from srquant.methods import MSE as MSE
     from srquant.methods import OAPTQ as OAPTQ
     from srquant.methods import PLQ as PLQ
+    from srquant.methods import PTQ4SR as PTQ4SR
     from srquant.methods import Method as Method
     from srquant.methods import MinMax as MinMax
     from srquant.methods import Percentile as Percentile
@@ -53,7 +54,18 @@ _HOMES = {
     "srquant.images.calibration": ("Calibration",),
     "srquant.images.evaluation": ("Scores",),
     "srquant.learning.photographs": ("Photographs",),
-    "srquant.methods": ("DOBI", "MSE", "OAPTQ", "PLQ", "Method", "MinMax", "Percentile", "SRQuant", "TwoDQuant"),
+    "srquant.methods": (
+        "DOBI",
+        "MSE",
+        "OAPTQ",
+        "PLQ",
+        "PTQ4SR",
+        "Method",
+        "MinMax",
+        "Percentile",
+        "SRQuant",
+        "TwoDQuant",
+    ),
     "srquant.model": ("Model", "load"),
     "srquant.networks": ("SRNetwork",),
     "srquant.quantizers": ("Quantizer",),

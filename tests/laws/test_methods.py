@@ -25,6 +25,7 @@ from srquant.support.errors import ArgumentError
 SHORT: dict[str, dict[str, object]] = {
     "oaptq": {"finetuning": LearningSettings(epochs=4)},
     "srquant": {"finetuning": LearningSettings(epochs=2, rate=2e-3, schedule="cosine")},
+    "ptq4sr": {"finetuning": LearningSettings(epochs=None, steps=6, batch=3, rate=5e-3, schedule="cosine", end=0.4)},
     "2dquant": {"finetuning": LearningSettings(steps=4, batch=3, rate=1e-4, schedule="cosine", cache=8)},
 }
 """Fields of methods whose defaults take long. All that can be learned is learned here too."""

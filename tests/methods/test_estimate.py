@@ -50,7 +50,7 @@ def test_works_add_up_and_memory_is_that_of_the_larger() -> None:
 def test_more_patches_and_more_steps_are_more_work(low_images: Path) -> None:
     few, many = (Calibration.from_low_resolution(low_images, count=count, size=32) for count in (10, 100))
     for name in METHODS:
-        if name not in ("dobi", "2dquant", "srquant"):  # which look at 32 or take a fixed number of steps
+        if name not in ("dobi", "2dquant", "ptq4sr", "srquant"):  # which look at 32 or take a fixed number of steps
             assert configure(name).work(many, 20, 1e5).pixels > 3 * configure(name).work(few, 20, 1e5).pixels
     wide = Calibration.from_low_resolution(low_images, count=10, size=40)
     quick, thorough = (

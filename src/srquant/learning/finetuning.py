@@ -19,6 +19,7 @@ from srquant.learning.draws import Draws
 from srquant.learning.guard import Guard
 from srquant.learning.identity import digest_of_layout, digest_of_network
 from srquant.learning.losses import Loss
+from srquant.learning.order import Order, Turn, alternating
 from srquant.learning.schedule import cosine, exponential
 from srquant.learning.settings import LearningSettings
 from srquant.learning.stages import Mover, Stage
@@ -76,6 +77,7 @@ def finetune(
     settings: LearningSettings,
     unfinished: Unfinished | None = None,
     guard: Guard | None = None,
+    order: Order = alternating,
 ) -> tuple[Epoch, ...]:
     """Learn the stages' parameters of the student, in place.
 
@@ -86,14 +88,15 @@ def finetune(
         student: A draft of the quantized network, not yet shown to anybody.
         teacher: The float network; left as it is.
         patches: LR images; every epoch draws all of them, in another order.
-        stages: Epoch e learns stage (e − 1) mod n.
+        stages: What is learned.
         loss: Compares outputs.
         settings: How steps are taken.
         unfinished: Where the run is kept, to go on after an interruption.
         guard: Takes back what was learned where it did not help; without one, what diverged is refused.
+        order: Says which stage has its turn when; by default epoch e learns stage (e − 1) mod n.
 
     Returns:
-        A row for each epoch.
+        A row for each epoch; two where another stage has its turn within one.
 
     Raises:
         FinetuningError: The loss is not finite (the layer is named), learning diverged, or the state belongs to another
@@ -117,7 +120,7 @@ def finetune(
             }
             require_writable(unfinished.path)
             file = StateFile(unfinished.path, unfinished.owner(identity), FinetuningError)
-        run = _Run(comparison, Draws(len(patches), settings), stages, settings, file, group)
+        run = _Run(comparison, Draws(len(patches), settings), stages, settings, file, group, order)
         run.resume()
         with bar("Finetuning", run.draws.total, run.step) as shown:
             while run.step < run.draws.total:
@@ -134,20 +137,21 @@ def finetune(
 class _Curve:
     """The parts of the loss, averaged over each epoch."""
 
-    def __init__(self, draws: Draws) -> None:
-        self._draws = draws
+    def __init__(self) -> None:
         self.sums: dict[str, float] = {}
+        self.steps = 0
+        """How many are in the sums."""
         self.epochs: list[Epoch] = []
 
-    def add(self, step: int, stage: Stage, parts: dict[str, float]) -> None:
-        """The parts that a step, the first being 0, found."""
-        epoch, batch = divmod(step, self._draws.batches)
+    def add(self, stage: Stage, parts: dict[str, float], *, last: bool) -> None:
+        """The parts that a step found; of the last step of an epoch, they end the row."""
+        self.steps += 1
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        if batch + 1 == self._draws.batches or step + 1 == self._draws.total:
-            means = {name: value / (batch + 1) for name, value in self.sums.items()}
-            self.epochs.append(Epoch(epoch + 1, stage.name, means))
-            self.sums = {}
+        if last:
+            means = {name: value / self.steps for name, value in self.sums.items()}
+            self.epochs.append(Epoch(len(self.epochs) + 1, stage.name, means))
+            self.sums, self.steps = {}, 0
 
 
 class _Run:
@@ -161,29 +165,32 @@ class _Run:
         settings: LearningSettings,
         file: StateFile | None,
         group: Processes,
+        order: Order,
     ) -> None:
         self.comparison, self.draws, self.stages = comparison, draws, stages
-        self.settings, self.file, self.group = settings, file, group
+        self.settings, self.file, self.group, self.order = settings, file, group, order
         self.step = 0
-        self.curve = _Curve(draws)
+        self.curve = _Curve()
         modules = modules_of(comparison.student).values()
         self.quantizers = [module for module in modules if isinstance(module, Quantizer)]
         self.mover = Mover(stages, settings)
 
     def learn(self) -> dict[str, float]:
         """Take one step; give the parts of the loss before it."""
-        epoch = self.step // self.draws.batches
-        stage = self.stages[epoch % len(self.stages)]
+        turn = self.order(self.step, self.draws, len(self.stages))
+        stage = self.stages[turn.stage]
         learned = self.mover.activate(stage)
         parts = self._gradients(learned)
         if self.file is not None and self.group.first and self.step and self.file.due:
             self._save(self.file)  # only now are the bounds known to give a finite loss
-        self.mover.move(stage, self._rate())
+        self.mover.move(stage, self._rate(turn))
         with torch.no_grad():
             for quantizer in self.quantizers:
                 quantizer.constrain()
-        self.curve.add(self.step, stage, parts)
         self.step += 1
+        ends = self.step % self.draws.batches == 0 or self.step == self.draws.total
+        ends = ends or self.order(self.step, self.draws, len(self.stages)).stage != turn.stage
+        self.curve.add(stage, parts, last=ends)
         return parts
 
     def _gradients(self, learned: Sequence[nn.Parameter]) -> dict[str, float]:
@@ -197,13 +204,13 @@ class _Run:
                 f"rate ({self.settings.rate:g}){started}"
             ) from None
 
-    def _rate(self) -> float:
+    def _rate(self, turn: Turn) -> float:
         settings = self.settings
         if settings.schedule == "constant":
             return settings.rate
         if settings.schedule == "cosine":
-            return settings.rate * cosine(self.step / self.draws.total)
-        return settings.rate * exponential(self.step // self.draws.batches, settings.decay)
+            return settings.rate * cosine(turn.done, settings.end)
+        return settings.rate * exponential(turn.epoch, settings.decay)
 
     def require_better(self, before: float) -> None:
         """Refuse what was learned if it diverged: if it is not finite, or its images are those of another network."""
@@ -223,6 +230,7 @@ class _Run:
         content = {
             "step": self.step,
             "sums": self.curve.sums,
+            "summed": self.curve.steps,
             "epochs": [asdict(epoch) for epoch in self.curve.epochs],
             "parameters": {name: parameter.detach() for name, parameter in self.mover.parameters.items()},
             "adam": self.mover.adam.state_dict(),
@@ -233,7 +241,7 @@ class _Run:
         """Go on from the state on disk, if there is one."""
 
         def load(content: dict[str, Any]) -> None:
-            self.step, self.curve.sums = content["step"], content["sums"]
+            self.step, self.curve.sums, self.curve.steps = content["step"], content["sums"], content["summed"]
             self.curve.epochs = [Epoch(**row) for row in content["epochs"]]
             with torch.no_grad():
                 for name, parameter in self.mover.parameters.items():

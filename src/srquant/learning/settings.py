@@ -31,8 +31,10 @@ class LearningSettings(Checked):
     rate: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate of Adam at the start."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to zero."""
+    """``exponential`` multiplies the rate by ``decay`` after each epoch; ``cosine`` takes it smoothly to ``end``."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the cosine, as a part of ``rate``."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["auto", "float32", "bf16"] = "auto"

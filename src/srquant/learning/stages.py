@@ -21,17 +21,19 @@ class Group:
             0.1 and of 200. Signs and zeros are kept.
         factor: On the learning rate of the settings.
         largest: By name, the magnitude that some of them never exceed.
+        slopes: By name, factors on gradients. Adam cancels them, but for its ε.
     """
 
     parameters: Mapping[str, nn.Parameter]
     relative: bool = False
     factor: float = 1.0
     largest: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    slopes: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What an epoch learns. Stages take turns, epoch by epoch."""
+    """What an epoch learns. An :data:`~srquant.learning.order.Order` says which stage has its turn when."""
 
     name: str
     groups: tuple[Group, ...]
@@ -68,10 +70,13 @@ class Mover:
     def move(self, stage: Stage, rate: float) -> None:
         """Take a step along the gradients of a stage's parameters."""
         factors = {name: group.factor for group in stage.groups for name in group.parameters}
+        slopes = {name: slope for group in stage.groups for name, slope in group.slopes.items()}
         for (name, leaf), slot in zip(self._leaves.items(), self.adam.param_groups, strict=True):
             leaf.grad = self.parameters[name].grad if name in factors else None
             if leaf.grad is not None and name in self._relative:
                 leaf.grad = leaf.grad * self.parameters[name]
+            if leaf.grad is not None and name in slopes:
+                leaf.grad = leaf.grad * slopes[name]
             slot["lr"] = rate * factors.get(name, 0.0)
         self.adam.step()
         for name in factors.keys() & self._relative:

@@ -13,6 +13,7 @@ from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
 from srquant.methods.oaptq import PLQ as PLQ
 from srquant.methods.percentile import Percentile as Percentile
+from srquant.methods.ptq4sr import PTQ4SR as PTQ4SR
 from srquant.methods.recipe import SRQuant as SRQuant
 from srquant.methods.two_d_quant import DOBI as DOBI
 from srquant.methods.two_d_quant import TwoDQuant as TwoDQuant

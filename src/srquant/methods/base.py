@@ -68,8 +68,14 @@ class ObservationSettings(Checked):
 
     batch: Batch = 16
     """Patches that pass through the network together."""
+    average: Literal["moving", "mean"] = "moving"
+    """Over batches: ``moving``, an exponential moving average; ``mean``, in which all batches count alike."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Weight of the old value in the moving average over batches; the first counts in full."""
+    """Weight of the old value in the moving average; the first batch counts in full."""
+
+    def weight_of_old(self, batches: int) -> float:
+        """Of the average of so many batches, where the next one enters it."""
+        return self.ema_decay if self.average == "moving" else batches / (batches + 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import torch
@@ -34,7 +35,7 @@ def observe_ranges(
 ) -> Observed:
     """Run the calibration patches through the float network once, measure a range in every batch, and average.
 
-    The first batch counts in full; later ones enter a moving average. Memory does not grow with the patches.
+    The first batch counts in full; later ones enter an average, moving or plain. Memory does not grow with the patches.
 
     Args:
         plan: The network and its targets.
@@ -48,6 +49,7 @@ def observe_ranges(
     ranges = {target.multiplication.name: range_of(target.activation_bits) for target in plan.targets}
     kinds = {target.multiplication.name: target.multiplication.kind for target in plan.targets}
     averages: Observed = {}
+    seen: Counter[tuple[str, Operand]] = Counter()
 
     def look(name: str, operand: Operand, values: Tensor) -> None:
         if inputs is not None and operand == "left":
@@ -56,9 +58,9 @@ def observe_ranges(
         measured = {bound: value[0] for bound, value in ranges[name](rows).items()}
         require_finite(name, measured.values())
         old = averages.get((name, operand), measured)
-        averages[name, operand] = {
-            bound: torch.lerp(value, old[bound], settings.ema_decay) for bound, value in measured.items()
-        }
+        weight = settings.weight_of_old(seen[name, operand])
+        averages[name, operand] = {bound: torch.lerp(value, old[bound], weight) for bound, value in measured.items()}
+        seen[name, operand] += 1
 
     batches = track(calibration.batches(settings.batch), "Calibrating", -(-len(calibration) // settings.batch))
     observe(plan.network, plan.names, batches, look, outputs)

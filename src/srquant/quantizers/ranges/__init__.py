@@ -8,6 +8,7 @@ from srquant.quantizers.ranges.base import Range as Range
 from srquant.quantizers.ranges.base import UniformRange as UniformRange
 from srquant.quantizers.ranges.bound_search import BoundSearch as BoundSearch
 from srquant.quantizers.ranges.channel_means import ChannelShift as ChannelShift
+from srquant.quantizers.ranges.density_clipping import DensityClipping as DensityClipping
 from srquant.quantizers.ranges.joint_shrink import JointShrink as JointShrink
 from srquant.quantizers.ranges.least_squares import LeastSquares as LeastSquares
 from srquant.quantizers.ranges.lloyd_max import LloydMax as LloydMax
