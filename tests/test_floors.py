@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "srquant"
 
 FLOORS = (
     {"support"},
+    {"fetching"},
     {"networks", "quantizers", "images"},
     {"model"},
     {"learning", "engines"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from srquant.engines import Target as Target
     from srquant.engines import open_exported as open_exported
     from srquant.engines.exported import Exported as Exported
+    from srquant.fetching.fetching import fetch as fetch
     from srquant.images.calibration import Calibration as Calibration
     from srquant.images.evaluation import Scores as Scores
     from srquant.learning.photographs import Photographs as Photographs
@@ -51,6 +52,7 @@ _HOMES = {
     "srquant.api": ("configure", "evaluate", "export", "quantize", "register", "upscale"),
     "srquant.engines": ("Target", "open_exported"),
     "srquant.engines.exported": ("Exported",),
+    "srquant.fetching.fetching": ("fetch",),
     "srquant.images.calibration": ("Calibration",),
     "srquant.images.evaluation": ("Scores",),
     "srquant.learning.photographs": ("Photographs",),

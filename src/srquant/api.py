@@ -13,6 +13,7 @@ from pydantic import Field
 
 from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
+from srquant.fetching import resolve
 from srquant.images.bicubic import Border
 from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
@@ -212,7 +213,8 @@ def evaluate(
 
     Args:
         model: Float or quantized, or an exported file opened in an engine.
-        data: Folders of pairs, parents of several, or folders of HR images; see :func:`~srquant.images.find_pairs`.
+        data: Folders of pairs, parents of several, folders of HR images, or names such as ``set5``; see
+            :func:`~srquant.images.find_pairs`.
         tile: Enlarge in tiles of this size; None gives every image at once, where the model takes any size.
         overlap: Pixels that tiles overlap by; None for what the model needs (:func:`tiling`). 0 with ``tile=96`` scores
             patch by patch, as AdaBM and OAPTQ do on Urban100, Test2K and Test4K.
@@ -229,7 +231,7 @@ def evaluate(
     """
     if not data:
         raise ImageError("no data to evaluate on; give folders with HR and LR")
-    folders = [folder for path in data for folder in find_pairs(Path(path), model.scale, border)]
+    folders = [folder for path in data for folder in find_pairs(path, model.scale, border)]
     if overlap is not None:
         check("overlap", overlap, Annotated[int, Field(ge=0, le=1_000_000)])
         if tile is None:
@@ -290,7 +292,7 @@ def upscale(
 
     Args:
         model: Float or quantized, or an exported file opened in an engine.
-        source: A file or a folder.
+        source: A file or a folder, or the name of data that ``srquant fetch`` lists.
         target: A file if the source is one, else a folder.
         tile: Height and width, in LR pixels, of what is computed at once (and overlaps around it).
         skip_existing: Leave pictures alone that are there already, to go on after an interruption.
@@ -307,7 +309,7 @@ def upscale(
         UnlikeWarning: See :func:`evaluate`.
         FolderWarning: Something in the folder is passed over; the message counts it by reason.
     """
-    source, target = Path(source), Path(target)
+    source, target = resolve(source, "pictures", model.scale), Path(target)
     upscaler = _on_device(model, device)
     cut = tiling(model, tile)
     if is_folder(source):

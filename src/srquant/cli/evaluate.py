@@ -15,7 +15,10 @@ def evaluate(
     model: ModelOptions,
     data: Annotated[
         list[Path],
-        typer.Argument(metavar="DATA...", help="Folders of pairs, parents of several, or folders of HR images."),
+        typer.Argument(
+            metavar="DATA...",
+            help="Folders of pairs, of several sets, of HR images; or names (srquant fetch).",
+        ),
     ],
     json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
     tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
@@ -37,6 +40,8 @@ def evaluate(
 
     Examples:
     [bold]srquant evaluate edsr_x4_w4a4.safetensors Set5/x4 Set14/x4[/bold]
+
+    [bold]srquant evaluate edsr-baseline-x4 set5 set14[/bold]
 
     [bold]srquant evaluate edsr_x4.pth benchmarks/ --json scores.json[/bold]
 

@@ -13,6 +13,7 @@ from srquant.cli.bench import bench
 from srquant.cli.demo import demo
 from srquant.cli.evaluate import evaluate
 from srquant.cli.export import export
+from srquant.cli.fetch import fetch
 from srquant.cli.inspect import inspect
 from srquant.cli.methods import methods
 from srquant.cli.quantize import quantize
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make image super-resolution networks small and fast: 8 to 2 bits, in minutes, without ground truth.",
 )
-for command in (quantize, evaluate, upscale, export, inspect, methods, train, demo):
+for command in (quantize, evaluate, upscale, export, inspect, methods, train, fetch, demo):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

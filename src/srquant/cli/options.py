@@ -26,7 +26,10 @@ def _known_engine(name: str | None) -> str | None:
 
 
 ModelPath = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A float network in any published layout, or a file srquant made.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A float network in any published layout, a file srquant made, or a name (srquant fetch)."
+    ),
 ]
 Bits = Annotated[int, typer.Option(help="Of activations and weights, 2 to 8.")]
 Scale = Annotated[int, typer.Option(help="How many times larger the output is.")]
@@ -94,7 +97,10 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 class NetworkOptions:
     """A float network, and where it computes."""
 
-    network: Annotated[Path, typer.Argument(metavar="NETWORK", help="Float weights in any published layout.")]
+    network: Annotated[
+        Path,
+        typer.Argument(metavar="NETWORK", help="Weights in any published layout, or a name (srquant fetch)."),
+    ]
     value_range: ValueRange = None
     set_: NetworkSettings = None
     device: Device = "auto"

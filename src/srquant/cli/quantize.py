@@ -57,6 +57,8 @@ def quantize(
     Examples:
     [bold]srquant quantize edsr_x4.pth --calibration-hr photos/ -o edsr_x4_w4a4.safetensors[/bold]
 
+    [bold]srquant quantize edsr-baseline-x4 --calibration-hr div2k-valid-hr -o edsr_x4_w4a4.safetensors[/bold]
+
     [bold]srquant quantize edsr_x4.pth --calibration lr/ --bits 8 -o edsr_x4_w8a8.safetensors[/bold]
 
     [bold]srquant quantize edsr_x4.pth --calibration lr/ --bits 2 --effort thorough -o out.safetensors[/bold]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from srquant.cli.demonstration import Row
+from srquant.fetching.catalogue import Entry
+from srquant.fetching.fetching import place_of
 from srquant.images.evaluation import Scores
 from srquant.methods import MethodDescription
 from srquant.model import Model
@@ -161,4 +163,28 @@ def print_demo(rows: list[Row]) -> None:
         seconds = f"{row.seconds:.1f} s" if row.seconds else ""
         smaller = f"{rows[0].size / row.size:.1f}×"
         table.add_row(row.name, f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.size:,}", smaller, seconds)
+    _print(table)
+
+
+def print_catalogue(known: Mapping[str, Entry]) -> None:
+    """A row for each name."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("name", "what", "size", "checksum", "licence", "cached"):
+        table.add_column(title, no_wrap=title in ("name", "size"), justify="right" if title == "size" else "left")
+    for name, entry in known.items():
+        place = place_of(entry)
+        if name != entry.name:
+            table.add_row(name, f"the same as {entry.name}")
+            continue
+        receipt = place.receipt
+        size = place.origin.bytes or (receipt.bytes if receipt is not None else None)
+        checksum = place.origin.checksum_from or ("by hand" if place.origin.by_hand else "at first use")
+        table.add_row(
+            name,
+            Text(entry.what),
+            f"{size / 1e6:,.1f} MB" if size else "?",
+            Text(checksum),
+            Text(entry.license),
+            receipt.describe() if receipt is not None else "no",
+        )
     _print(table)

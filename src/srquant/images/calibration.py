@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from srquant.fetching import resolve
 from srquant.images.listing import list_images
 from srquant.images.pairs import Pair
 from srquant.images.reading import read_picture, read_size
@@ -74,7 +75,8 @@ class Calibration:
         """Patches of the LR images in a folder and the folders in it.
 
         Args:
-            folder: Of the images. Those smaller than a patch are passed over and counted.
+            folder: Of the images, or a name such as ``div2k-lr``. Images smaller than a patch are passed over and
+                counted.
             count: How many patches, at most 100,000.
             size: Their height and width, at least 16. If None 96, or what the smallest image allows, not counting
                 images that allow less than half of what the middle one of all does (or of 96), such as icons.
@@ -88,7 +90,7 @@ class Calibration:
             FolderWarning: Something else is in the folder, an image cannot be read, each image has one colour, or all
                 images are the same.
         """
-        return _open(Path(folder), count, size, seed, 1)
+        return _open(resolve(folder, "low"), count, size, seed, 1)
 
     @classmethod
     def from_photographs(
@@ -97,7 +99,7 @@ class Calibration:
         """Patches of LR images that are made from photographs by MATLAB's bicubic.
 
         Args:
-            folder: Of the photographs, as of :meth:`from_low_resolution`.
+            folder: Of the photographs, or a name such as ``div2k-hr``; as of :meth:`from_low_resolution`.
             scale: How many times smaller LR images are.
             count: How many patches, at most 100,000.
             size: As of :meth:`from_low_resolution`.
@@ -110,7 +112,7 @@ class Calibration:
         Warns:
             FolderWarning: See :meth:`from_low_resolution`.
         """
-        return _open(Path(folder), count, size, seed, scale)
+        return _open(resolve(folder, "photographs"), count, size, seed, scale)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(map(Path, self.images)))  # texts do as well

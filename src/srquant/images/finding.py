@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from srquant.fetching import resolve
 from srquant.images.bicubic import Border
 from srquant.images.layouts import (
     LAYOUTS,
@@ -37,7 +38,8 @@ def find_pairs(folder: Path | str, scale: int, border: Border = "replicate") -> 
     of the scale or of 12 explains, they are cropped.
 
     Args:
-        folder: Of a set, of HR images, or a parent of sets, of which those of other scales are passed over.
+        folder: Of a set, of HR images, or a parent of sets, of which those of other scales are passed over. Or a name
+            that ``srquant fetch`` lists, such as ``set5``.
         scale: How many times larger HR is.
         border: How MATLAB's bicubic treats borders where LR images are made.
 
@@ -48,9 +50,9 @@ def find_pairs(folder: Path | str, scale: int, border: Border = "replicate") -> 
     Warns:
         FolderWarning: HR images are cropped, or something in a folder is not used.
     """
-    folder = Path(folder)
+    folder = resolve(folder, "pairs")
     if not is_folder(folder):
-        raise ImageError(f"{folder} is not a folder of images or of pairs (HR and LR)")
+        raise ImageError(f"{folder} is not a folder of images or of pairs (HR and LR), nor a name of srquant fetch")
     if high_places(folder):
         sources = _in_layout(folder, scale)
         if not sources:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srquant.fetching import resolve
 from srquant.images.calibration import Calibration
 from srquant.images.listing import list_images
 from srquant.images.pairs import Pair
@@ -49,7 +50,7 @@ class Photographs:
         """All photographs of a folder that are large enough for a patch.
 
         Args:
-            folder: Of the photographs, with all folders in it.
+            folder: Of the photographs, with all folders in it; or a name such as ``div2k-hr``.
             scale: How many times smaller LR is.
             patch: Height and width of an LR crop.
 
@@ -60,7 +61,7 @@ class Photographs:
             FolderWarning: Something is passed over.
         """
         needed = patch * scale
-        folder = Path(folder)
+        folder = resolve(folder, "photographs")
         listed = list_images(folder, recursive=True)
         images = [path for path in listed if min(read_size(path)) >= needed]
         if not images:

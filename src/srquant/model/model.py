@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from srquant.fetching import resolve
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import to_network
 from srquant.model.receptive_field import receptive_field
@@ -218,7 +219,7 @@ def load(
     """Open a float network in any published layout, or a model this project saved. Opening never runs code.
 
     Args:
-        path: The file.
+        path: The file, or a name that ``srquant fetch`` lists, such as ``edsr-baseline-x4``; it is fetched if need be.
         value_range: Largest value of images in a float network, 1 or 255, where its weights do not tell; the same as
             the setting ``value_range=…``.
         settings: What else a float network's weights do not tell, as ``field=value``: ``residual_scale=0.1``. The
@@ -230,13 +231,14 @@ def load(
             is missing or not needed.
         NetworkError: The weights cannot be opened as a network.
         ModelFileError: The saved model is damaged or of a newer format.
+        FetchError: What has this name cannot be fetched.
         MissingExtraError: The network needs an optional dependency.
 
     Warns:
         WeightsWarning: The file holds several sets of weights, or more than the network's; what was taken is named.
     """
     said = network_settings(value_range, settings)
-    path = Path(path)
+    path = resolve(path, "network")
     if not is_model_file(path):
         return Model(load_network(path, settings=said), path.name)
     if said:

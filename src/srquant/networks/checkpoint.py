@@ -51,7 +51,8 @@ def read_candidates(path: Path) -> list[Candidate]:
             its size, or would run code when opened. What it is instead is said, where that is known.
     """
     if not is_file(path):
-        raise NetworkError(f"{path} is {'a folder' if is_folder(path) else 'not there'}; give a file of weights")
+        what = "a folder" if is_folder(path) else "not there"
+        raise NetworkError(f"{path} is {what}; give a file of weights, or a name that srquant fetch lists")
     head = _head(path)
     if not head:
         raise NetworkError(f"{path} is empty")

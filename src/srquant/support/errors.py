@@ -66,6 +66,10 @@ class OutputError(SrquantError):
     """A file or folder cannot be written."""
 
 
+class FetchError(SrquantError):
+    """A file with a name cannot be fetched, or is not what it was."""
+
+
 class MemoryLimitError(SrquantError, MemoryError):
     """The work does not fit into the memory of the device."""
 
@@ -122,6 +126,10 @@ class RecordWarning(UserWarning):
 
 class SuiteWarning(UserWarning):
     """Something of a paper's table is not at hand; the rest is computed."""
+
+
+class NameWarning(UserWarning):
+    """A file or folder here has the name of something that can be fetched, and is used in its place."""
 
 
 class LossWarning(UserWarning):

@@ -36,25 +36,35 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int, done: int = 0) -> Generator[Bar]:
-    """Show a bar while the body runs."""
+def bar(title: str, total: int | None, done: int = 0, *, in_bytes: bool = False) -> Generator[Bar]:
+    """Show a bar while the body runs.
+
+    Args:
+        title: What is done.
+        total: How many steps there are; None where nobody knows.
+        done: How many are behind.
+        in_bytes: Whether they are bytes, shown as MB and MB a second.
+    """
     if not (sys.stderr.isatty() and Processes.here().first):
         yield Bar(None, None)
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
 
+    counts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *counts,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
