@@ -16,9 +16,9 @@ from srquant.model.multiplications import product_of
 from srquant.model.observing import observe
 from srquant.model.preparing import prepare
 from srquant.model.survey import survey
-from srquant.model.swapping import quant_layers, swap
+from srquant.model.swapping import quant_layers, swap, without_activation_quantizers
 from srquant.networks.modules import MatMul
-from srquant.quantizers import Symmetric, Uniform
+from srquant.quantizers import ScaledUniform, Symmetric, Uniform, times_factor
 from srquant.support.errors import ImageError, NetworkError
 
 
@@ -252,3 +252,19 @@ def test_an_operand_that_is_empty_on_some_sizes(calibration: Calibration) -> Non
         configure("minmax").quantize(Model.wrap(Fading(), scale=2), calibration)
     quantized = configure("minmax", layers=["network.mix=float"]).quantize(Model.wrap(Fading(), scale=2), calibration)
     assert [layer.name for layer in quantized.layers()] == ["network.conv"]
+
+
+def test_bare_layers_multiply_what_was_not_divided() -> None:
+    """Weights that have taken in the factors of channels belong to divided channels, and bare layers divide nothing."""
+    torch.manual_seed(0)
+    convolution, images = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 6, 6)
+    factor = torch.tensor([1.0, 0.1, 20.0, 0.5])[:, None, None]
+    weight = times_factor(convolution.weight.detach(), factor)
+    bounds = torch.tensor(-9.0), torch.tensor(9.0)
+    coded = CodedWeight.of(weight, Symmetric(8, weight.abs().max()))
+    layer = QuantLayer(product_of(convolution), ScaledUniform(8, *bounds, factor), coded, convolution.bias)
+    network = nn.Sequential(layer)
+    bare = without_activation_quantizers(network)
+    expected = nn.functional.conv2d(images, layer.weight, convolution.bias, padding=1)
+    torch.testing.assert_close(bare(images), expected)
+    torch.testing.assert_close(bare(images), convolution(images), rtol=0, atol=0.5)

@@ -98,7 +98,8 @@ class BareLayer(nn.Module):
         self.product = layer.product
         self.bias = layer.bias
         self.weight: Tensor | None
-        self.register_buffer("weight", None if isinstance(layer.right, Quantizer) else layer.right().detach())
+        decoded = None if isinstance(layer.right, Quantizer) else without_factor(layer.right(), layer.left).detach()
+        self.register_buffer("weight", decoded)
 
     def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
         """The product of the operands; see :meth:`QuantLayer.forward`."""

@@ -133,7 +133,8 @@ class MatrixProduct(Product):
     operands = ("left", "right")
 
     def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        return left @ right if bias is None else left @ right + bias
+        found = torch.linalg.matmul(left, right)  # as in the module
+        return found if bias is None else found + bias
 
 
 linear = LinearMap()

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from srquant.model.baking import Baked, bake
 from srquant.model.folding import Fold, fold_batch_norm
 from srquant.model.overwriting import stop_overwriting
+from srquant.model.products import name_products
 from srquant.model.survey import Survey, survey
 from srquant.model.swapping import copy_network
 from srquant.networks.base import SRNetwork
@@ -28,7 +29,7 @@ def prepare(network: SRNetwork, norms: Norms = "folded") -> Prepared:
     """A copy of a float network that can be quantized layer by layer.
 
     Modules stop overwriting their inputs where they may, layers that make their weights anew in each pass become plain
-    ones, and batch normalisations become part of the convolutions before them.
+    ones, products of activations become modules, and batch normalisations become part of the convolutions before them.
 
     Args:
         network: It is left as it is.
@@ -37,6 +38,7 @@ def prepare(network: SRNetwork, norms: Norms = "folded") -> Prepared:
     plain = copy_network(network)
     stop_overwriting(plain)
     baked = bake(plain)
+    name_products(plain)
     if norms == "float":
         return Prepared(plain, baked, (), survey(plain))
     folded = fold_batch_norm(plain)

@@ -15,6 +15,7 @@ from srquant.model.baking import Baked, put
 from srquant.model.folding import Fold, reshape_folded
 from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import MultiplicationKind, kind_of, turned
+from srquant.model.products import route_products
 from srquant.model.swapping import replace_all
 from srquant.networks.base import SRNetwork
 from srquant.quantizers import Quantizer, build_quantizer, without_factor
@@ -104,6 +105,7 @@ def rebuild(
             if (key := f"{stored.name}.{end}") in state:
                 state |= {f"{other}.{end}": state[key] for other in stored.also}
     built = _float_network(build, state, baked, folds)
+    route_products(built, [stored.name for stored in index.layers])
     names = {name: every for every in names_of(built).values() for name in every}
     made: dict[str, QuantLayer] = {}
     for stored in index.layers:

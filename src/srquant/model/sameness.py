@@ -17,6 +17,7 @@ from srquant.model.swapping import swap
 from srquant.networks.base import SRNetwork
 from srquant.quantizers import Uniform
 from srquant.support.errors import NetworkError, first_line
+from srquant.support.tensors import modules_of
 from srquant.support.watching import hooks
 
 _ROUNDING = 1e-3
@@ -52,8 +53,8 @@ def require_usable(original: SRNetwork, prepared: Prepared, names: Sequence[str]
     """
     images = original.probe().flip(-1)
     images = images[..., original.alignment :, :] if images.shape[-2] > original.alignment else images
-    folded = {fold.convolution for fold in prepared.folds}
-    expected, expected_outputs = _run(original, [name for name in names if name not in folded], images)
+    made = {fold.convolution for fold in prepared.folds} | (set(names) - modules_of(original).keys())
+    expected, expected_outputs = _run(original, [name for name in names if name not in made], images)
     try:
         found, outputs = _run(let_through(prepared.network, names), list(expected_outputs), images)
     except Exception as error:  # of the network's own code, which may raise anything

@@ -38,7 +38,7 @@ class SpandrelNetwork(UndescribedNetwork):
     """A network of spandrel's; its own keys behind the prefix ``network.``, images in [0, 1] unless said otherwise.
 
     One that takes and gives a single channel is run on luma, see :func:`~srquant.networks.luma.enlarge_on_luma`.
-    Attention products inside it are plain operators, not modules: they cannot be swapped and stay float.
+    Attention products inside it are functions, not modules; :mod:`srquant.model.products` makes modules of them.
     """
 
     name = "spandrel"
