@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.timing import markdown, peak_memory
 from srquant import Calibration, Model, load
-from srquant.learning import finetuning
+from srquant.learning import loop
 from srquant.learning.settings import LearningSettings
 from srquant.methods import OAPTQ
 from srquant.model.observing import to_network
@@ -49,7 +49,7 @@ class Enough(Exception):  # noqa: N818
 
 def steps(model: Model, patches: Calibration, pairs: int, precision: str) -> dict[str, list[tuple[float, float]]]:
     network = copy_network(model.network).requires_grad_(True)
-    learn = finetuning._Run.learn
+    learn = loop.Loop.learn
     seconds: dict[str, list[tuple[float, float]]] = {}
 
     def float_step() -> None:
@@ -58,7 +58,7 @@ def steps(model: Model, patches: Calibration, pairs: int, precision: str) -> dic
         output.float().abs().mean().backward()
         network.zero_grad()
 
-    def timed(run: finetuning._Run) -> dict[str, float]:
+    def timed(run: loop.Loop) -> dict[str, float]:
         stage = run.stages[run.step // run.draws.batches % len(run.stages)].name
         if all(len(seconds.get(s.name, ())) > pairs for s in run.stages):
             raise Enough
@@ -69,13 +69,13 @@ def steps(model: Model, patches: Calibration, pairs: int, precision: str) -> dic
         seconds.setdefault(stage, []).append((middle - start, time.perf_counter() - middle))
         return losses
 
-    finetuning._Run.learn = timed
+    loop.Loop.learn = timed
     try:
         OAPTQ(finetuning=LearningSettings(epochs=1000, precision=precision)).quantize(model, patches)
     except Enough:
         pass
     finally:
-        finetuning._Run.learn = learn
+        loop.Loop.learn = learn
     return {name: rows[1:] for name, rows in seconds.items()}
 
 

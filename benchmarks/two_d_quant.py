@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, load
-from srquant.learning import finetuning
+from srquant.learning import loop
 from srquant.learning.settings import LearningSettings
 from srquant.methods import DOBI, TwoDQuant
 from srquant.model.observing import to_network
@@ -51,10 +51,10 @@ def search(model: Model, patches: Calibration, rounds: int) -> str:
 def steps(model: Model, patches: Calibration, batch: int, pairs: int, cache: int) -> list[tuple[float, float]]:
     network = copy_network(model.network).requires_grad_(True)
     images = patches.batch([index % len(patches) for index in range(batch)])
-    learn = finetuning._Run.learn
+    learn = loop.Loop.learn
     seconds: list[tuple[float, float]] = []
 
-    def timed(run: finetuning._Run) -> dict[str, float]:
+    def timed(run: loop.Loop) -> dict[str, float]:
         if len(seconds) > pairs:
             raise Enough
         start = time.perf_counter()
@@ -66,13 +66,13 @@ def steps(model: Model, patches: Calibration, batch: int, pairs: int, cache: int
         return losses
 
     settings = LearningSettings(steps=1000, batch=batch, rate=1e-2, schedule="cosine", precision="float32", cache=cache)
-    finetuning._Run.learn = timed
+    loop.Loop.learn = timed
     try:
         TwoDQuant(patches=1, finetuning=settings).quantize(model, patches)
     except Enough:
         pass
     finally:
-        finetuning._Run.learn = learn
+        loop.Loop.learn = learn
     return seconds[1:]
 
 

@@ -20,7 +20,7 @@ from srquant.model import Model
 from srquant.networks.edsr import EDSR, EDSRConfig
 from tests.conftest import write_png
 from tests.images.test_pairs import make_pair
-from tests.laws.test_methods import configured
+from tests.laws.test_methods import configured, data
 from tests.pretending import GPUTensor, pretended_gpu
 
 NETWORKS = ("edsr", "swinir")
@@ -107,18 +107,19 @@ def test_a_wrapped_module_stays_where_it_is(gpu: torch.device, calibration: Cali
     ("method", "name"),
     [*((method, "edsr") for method in sorted(all_methods())), ("dobi", "swinir"), ("2dquant", "swinir")],
 )
-def test_every_method(method: str, name: str, networks, gpu: torch.device, calibration: Calibration) -> None:
+def test_every_method(method: str, name: str, networks, gpu: torch.device, low_images: Path) -> None:
     """Finetuning is in bfloat16 there, as on a GPU, so that learned bounds are others; ranges are the same."""
     configuration = configured(method, bits=3, weight_bits=4)
     here = Model(networks[name], name)
     there = here.to(gpu)
-    found = configuration.quantize(there, calibration)
+    given = data(method, low_images, here.scale, 6)
+    found = configuration.quantize(there, given)
     assert all_on_gpu(found)
     assert all_on_gpu(there)
     images = torch.rand(1, 3, 24, 24)
     assert found(images).isfinite().all()
-    if not hasattr(configuration, "finetuning"):
-        assert torch.equal(found(images).cpu(), configuration.quantize(here, calibration)(images))
+    if not (hasattr(configuration, "finetuning") or hasattr(configuration, "training")):
+        assert torch.equal(found(images).cpu(), configuration.quantize(here, given)(images))
 
 
 def test_saving_and_opening(there: Model, calibration: Calibration, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from srquant.methods import DOBI as DOBI
     from srquant.methods import MSE as MSE
     from srquant.methods import OAPTQ as OAPTQ
+    from srquant.methods import PAMS as PAMS
     from srquant.methods import PLQ as PLQ
     from srquant.methods import PTQ4SR as PTQ4SR
     from srquant.methods import Method as Method
@@ -60,6 +61,7 @@ _HOMES = {
         "DOBI",
         "MSE",
         "OAPTQ",
+        "PAMS",
         "PLQ",
         "PTQ4SR",
         "Method",

@@ -28,10 +28,13 @@ TRAINING = (
     "training.validation_every=20",
 )
 SETTINGS = tuple(word for pair in TRAINING for word in ("--set", pair))
+TRUTH = ("--set", "training.patch=16", "--set", "training.batch=2", "--set", "training.epochs=3")
+QUANTIZE_PAIRS = ("quantize", "edsr.pth", "--data", "large", *TRUTH, "-o", "OUT/m.safetensors")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "oaptq": (*QUANTIZE, "--method", "oaptq", "--set", "finetuning.epochs=6"),
     "srquant": (*QUANTIZE, "--method", "srquant", "--set", "finetuning.steps=15"),
     "2dquant": (*QUANTIZE, "--method", "2dquant", "--set", "finetuning.steps=12"),
+    "pams": (*QUANTIZE_PAIRS, "--method", "pams", "--steps", 12),
     "train": ("train", "EDSR", "--data", "photos", "--scale", 2, "--steps", 60, *SETTINGS, "-o", "OUT/n.safetensors"),
     "bench": ("bench", "run", "edsr.pth", *BENCH, "--method", "mse", "--method", "plq"),
     "workers": ("bench", "run", "edsr.pth", *BENCH, "--method", "mse", "--method", "plq", "--workers", 2),
@@ -74,6 +77,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         write_png(folder / f"low/{number}.png", 24, 28, number)
         write_png(folder / f"photos/{number}.png", 50, 60, number)
+        write_png(folder / f"large/{number}.png", 70, 80, number)
     for number, name in enumerate(("a.png", "b.jpg", "c.webp", "sub/d.tif", "sub/e.bmp", "sub/deep/f.png")):
         write_png(folder / "pictures" / name, 20 + number, 24, number)
     deep = np.random.default_rng(0).integers(0, 1 << 16, (20, 24, 3), np.uint16)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import NETWORK_NAMES, small_networks
+from tests.conftest import NETWORK_NAMES, small_networks, write_png
 from torch import Tensor, nn
 
 from srquant.images import Calibration
-from srquant.learning.settings import LearningSettings
+from srquant.learning.photographs import Photographs
+from srquant.learning.settings import LearningSettings, TruthSettings
 from srquant.methods import Method, all_methods
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight
@@ -28,12 +29,24 @@ SHORT: dict[str, dict[str, object]] = {
     "ptq4sr": {"finetuning": LearningSettings(epochs=None, steps=6, batch=3, rate=5e-3, schedule="cosine", end=0.4)},
     "2dquant": {"finetuning": LearningSettings(steps=4, batch=3, rate=1e-4, schedule="cosine", cache=8)},
 }
+PAIRS = sorted(name for name, kind in all_methods().items() if kind.needs == "pairs")
+SHORT |= {name: {"training": TruthSettings(steps=6, epochs=3, batch=2, patch=16, rate=1e-6)} for name in PAIRS}
 """Fields of methods whose defaults take long. All that can be learned is learned here too."""
 
 
 def configured(method: str, **fields: object) -> Method:
     short = {} if (method, fields.get("bits")) == ("srquant", 8) else SHORT.get(method, {})  # it learns nothing there
     return all_methods()[method](**{**short, **fields})
+
+
+def data(method: str, folder: Path, scale: int, count: int) -> Calibration | Photographs:
+    """What a method needs: patches of the LR images in a folder, or photographs that are written beside it."""
+    if method in PAIRS:
+        beside = folder.with_name(f"{folder.name}_photographs")
+        for number in range(0 if beside.exists() else 3):
+            write_png(beside / f"{number}.png", 96, 112, number)
+        return Photographs.of(beside, scale, 16)
+    return Calibration.from_low_resolution(folder, count=count, size=24)
 
 
 each_method = pytest.mark.parametrize("method", sorted(all_methods()))
@@ -50,8 +63,8 @@ def quantized(method: str, network: str, folder: Path, bits: int = 3) -> Case:
     torch.manual_seed(0)
     teacher = Model(small_networks()[network], f"{network}.pth")
     before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
-    patches = Calibration.from_low_resolution(folder, count=4, size=24)
-    return Case(teacher, before, configured(method, bits=bits, weight_bits=4).quantize(teacher, patches))
+    given = data(method, folder, teacher.scale, 4)
+    return Case(teacher, before, configured(method, bits=bits, weight_bits=4).quantize(teacher, given))
 
 
 @pytest.fixture(scope="module", params=product(sorted(all_methods()), NETWORK_NAMES), ids="-".join)
@@ -136,7 +149,7 @@ def test_eight_bits_stay_close_to_float(method: str, network: str, low_images: P
     torch.manual_seed(0)
     teacher = Model(small_networks()[network], "x")
     patches = Calibration.from_low_resolution(low_images, count=6, size=24)
-    student = configured(method, bits=8).quantize(teacher, patches)
+    student = configured(method, bits=8).quantize(teacher, data(method, low_images, teacher.scale, 6))
     images = patches.batch(range(3))
     expected = teacher(images)
     error = (student(images) - expected).square().mean() / expected.var()
@@ -145,11 +158,13 @@ def test_eight_bits_stay_close_to_float(method: str, network: str, low_images: P
 
 
 @each_method
-def test_edges_and_exceptions(method: str, edsr: Model, calibration: Calibration) -> None:
-    kind = partial(configured, method, **({"spare": 0} if method == "srquant" else {}))
+def test_edges_and_exceptions(method: str, edsr: Model, low_images: Path) -> None:
+    given = data(method, low_images, edsr.scale, 6)
+    own = {"srquant": {"spare": 0}} | {name: {"edges": "8bit"} for name in PAIRS}
+    kind = partial(configured, method, **own.get(method, {}))
 
     def bits(chosen: Method) -> dict[str, tuple[int, int]]:
-        model = chosen.quantize(edsr, calibration)
+        model = chosen.quantize(edsr, given)
         return {layer.name: (layer.right.bits, layer.left.bits) for layer in model.layers()}
 
     body = {f"body.{i}.body.{j}" for i in range(2) for j in (0, 2)}
@@ -157,6 +172,7 @@ def test_edges_and_exceptions(method: str, edsr: Model, calibration: Calibration
     eight = bits(kind(bits=4, weight_bits=5))
     assert {name for name, b in eight.items() if b == (8, 8)} == ends
     assert {name for name, b in eight.items() if b == (5, 4)} == body | {"body.2"}
+    kind = partial(configured, method, **own["srquant"] if method == "srquant" else {})
     assert set(bits(kind(bits=4, edges="float"))) == body
     assert set(bits(kind(bits=4, edges="none")).values()) == {(4, 4)}
     rules = bits(kind(bits=4, layers=("body.*=6", "body.0.*=3/7", "tail.1=float")))

@@ -13,6 +13,7 @@ from tests.quantizers.terms import terms
 from torch import Tensor
 
 from srquant.quantizers import (
+    NarrowSymmetric,
     NonUniform,
     PerChannel,
     PerTensor,
@@ -50,6 +51,8 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
         return ScaledUniform(bits, low, high, torch.tensor(1.0), grid)
     if kind == "symmetric":
         return Symmetric(bits, torch.maximum(-low, high), grid)
+    if kind == "narrow_symmetric":
+        return NarrowSymmetric(bits, torch.maximum(-low, high))
     if kind in ("free_levels", "shifted_levels", "scaled_levels"):
         search = PiecewiseSearch(partial(candidate_levels, bits=bits, form="distinct"))
         shift = x.mean() if x.numel() and kind == "shifted_levels" else torch.tensor(0.0)
@@ -66,6 +69,7 @@ WHOLE = (
     "uniform/int8",
     "scaled_uniform/int8",
     "symmetric/int8",
+    "narrow_symmetric",
     "piecewise_linear/auto/int8",
     "piecewise_linear/both/int8",
 )

@@ -26,7 +26,11 @@ def clock(seconds: float) -> Iterator[float]:
         now += seconds
 
 
-@pytest.mark.parametrize("name", METHODS)
+OF_PATCHES = [name for name, kind in METHODS.items() if kind.needs == "patches"]
+"""Methods whose work grows with the calibration; those that train have steps of their own (``test_trained.py``)."""
+
+
+@pytest.mark.parametrize("name", OF_PATCHES)
 def test_seconds_are_those_of_a_pass_times_the_work(name: str, edsr: Model, calibration: Calibration) -> None:
     method = configure(name)
     layers = sum(kind_of(module) is not None for module in edsr.network.modules())
@@ -49,7 +53,7 @@ def test_works_add_up_and_memory_is_that_of_the_larger() -> None:
 
 def test_more_patches_and_more_steps_are_more_work(low_images: Path) -> None:
     few, many = (Calibration.from_low_resolution(low_images, count=count, size=32) for count in (10, 100))
-    for name in METHODS:
+    for name in OF_PATCHES:
         if name not in ("dobi", "2dquant", "ptq4sr", "srquant"):  # which look at 32 or take a fixed number of steps
             assert configure(name).work(many, 20, 1e5).pixels > 3 * configure(name).work(few, 20, 1e5).pixels
     wide = Calibration.from_low_resolution(low_images, count=10, size=40)

@@ -21,7 +21,7 @@ from srquant.api import configure
 from srquant.bench.measuring import speed_up
 from srquant.images import Calibration
 from srquant.learning import state as states
-from srquant.learning.comparison import Comparison
+from srquant.learning.comparison import Comparison, Watch
 from srquant.learning.losses import Outputs
 from srquant.learning.settings import LearningSettings
 from srquant.learning.teacher import Teacher
@@ -430,14 +430,14 @@ def test_the_size_of_the_cache_changes_no_byte(
     swinir: Model, patches: Calibration, tmp_path: Path, monkeypatch
 ) -> None:
     calls = 0
-    run = Comparison.outputs
+    run = Watch.outputs
 
-    def counting(self: Comparison, network: nn.Module, images: Tensor) -> Outputs:
+    def counting(self: Watch, network: nn.Module, images: Tensor) -> Outputs:
         nonlocal calls
-        calls += network is self.teacher
+        calls += not quant_layers(network)
         return run(self, network, images)
 
-    monkeypatch.setattr(Comparison, "outputs", counting)
+    monkeypatch.setattr(Watch, "outputs", counting)
     files: dict[str, bytes] = {}
     passes: dict[str, int] = {}
     one = (3 * 48 * 48 + 2 * 12 * 24 * 24) * 4  # bytes of a patch's image and two feature layers
@@ -472,10 +472,10 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
     in whichever direction it was rounded.
     """
     sizes: list[int] = []
-    run, gradients = Comparison.outputs, Comparison.gradients
+    run, gradients = Watch.outputs, Comparison.gradients
     first: dict[Comparison, Tensor] = {}
 
-    def one_by_one(self: Comparison, network: nn.Module, images: Tensor) -> Outputs:
+    def one_by_one(self: Watch, network: nn.Module, images: Tensor) -> Outputs:
         """Sums over a larger batch round otherwise, and a code that tips for it would hide what chunks do."""
         sizes.append(len(images))
         found = [run(self, network, image) for image in images.split(1)]
@@ -488,7 +488,7 @@ def test_a_batch_in_chunks_gives_what_it_gives_at_once(
             first[self] = torch.cat([p.grad.flatten() for p in learned if p.grad is not None])
         return parts
 
-    monkeypatch.setattr(Comparison, "outputs", one_by_one)
+    monkeypatch.setattr(Watch, "outputs", one_by_one)
     monkeypatch.setattr(Comparison, "gradients", kept)
     whole = learned.quantize(swinir, patches)
     sizes.clear()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 
 from srquant.learning.settings import LearningSettings
@@ -9,6 +12,24 @@ from srquant.support.errors import ArgumentError
 
 _ROWS = 30
 """Of the curve, where the length of a run is given in steps."""
+
+
+class Drawn(Protocol):
+    """Which patches each step learns from; it depends on the settings and the number of the step alone."""
+
+    @property
+    def batches(self) -> int:
+        """Steps of an epoch."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Steps of the run."""
+        ...
+
+    def __call__(self, step: int, /) -> Sequence[int]:
+        """Numbers of the patches of a step, the first being 0."""
+        ...
 
 
 class Draws:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -17,10 +17,11 @@ _TINY = 1e-8
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network gave for a batch: images in [0, 1], and the outputs of the modules a loss asked for."""
+    """What a network gave for a batch: images in [0, 1], and the outputs and inputs of the modules a loss asked for."""
 
     images: Tensor
     features: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class Loss(Protocol):

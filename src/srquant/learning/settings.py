@@ -52,6 +52,33 @@ class LearningSettings(Checked):
 
 
 @dataclass(frozen=True)
+class TruthSettings(Checked):
+    """How long and in which steps a quantized network learns from photographs. The defaults are PAMS's for EDSR ×4."""
+
+    steps: Steps = 30_000
+    """The budget. Epochs are equal parts of it, so that a shorter run goes through all that a long one does."""
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Crops of a step, over all processes."""
+    patch: Annotated[int, Field(ge=16, le=4096)] = 48
+    """Height and width of an LR crop."""
+    rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate of Adam for weights, at the start."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What the rates are multiplied by after every ``decay_every`` epochs."""
+    decay_every: Annotated[int, Field(ge=1, le=100_000)] = 10
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    micro_batch: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Crops that go through the network together, where all of them take too much memory; the gradients of
+    micro-batches are added up. None takes the batch at once."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of convolutions; auto is bf16 on a GPU and float32 elsewhere."""
+    seed: Seed = 0
+    """Decides the crops."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig(Checked):
     """How to train. The defaults suit small networks; EDSR's paper uses lr 1e-4, batch 16, LR patches of 48."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from srquant.learning.settings import LearningSettings
+from srquant.learning.settings import LearningSettings, TruthSettings
+from srquant.support.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """What an epoch learns. An :data:`~srquant.learning.order.Order` says which stage has its turn when."""
+    """What an epoch learns. An :data:`~srquant.learning.order.Order` says which stage has its turn when.
+
+    Args:
+        name: In reports.
+        groups: What moves.
+        within: Opened around each pass of the student in this stage, with the processes that share the batch.
+    """
 
     name: str
     groups: tuple[Group, ...]
+    within: Callable[[Processes], AbstractContextManager[object]] = nullcontext
 
 
 class Mover:
@@ -45,7 +54,7 @@ class Mover:
     A relative step takes Adam's step δ of a variable that is zero, along ∂L/∂δ = θ·∂L/∂θ, and multiplies θ by exp(δ).
     """
 
-    def __init__(self, stages: Sequence[Stage], settings: LearningSettings) -> None:
+    def __init__(self, stages: Sequence[Stage], settings: LearningSettings | TruthSettings) -> None:
         groups = [group for stage in stages for group in stage.groups]
         self.parameters = {name: parameter for group in groups for name, parameter in group.parameters.items()}
         self._relative = {name for group in groups if group.relative for name in group.parameters}

@@ -12,6 +12,7 @@ from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
 from srquant.methods.oaptq import PLQ as PLQ
+from srquant.methods.pams import PAMS as PAMS
 from srquant.methods.percentile import Percentile as Percentile
 from srquant.methods.ptq4sr import PTQ4SR as PTQ4SR
 from srquant.methods.recipe import SRQuant as SRQuant

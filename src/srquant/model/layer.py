@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,41 @@ class LearnableWeight(nn.Module):
 
     def forward(self) -> Tensor:
         return self.quantizer(self.weight)
+
+    def coded(self) -> CodedWeight:
+        """The finished weight."""
+        return CodedWeight.of(self.weight, self.quantizer)
+
+
+class FollowingWeight(LearnableWeight):
+    """A float weight that is trained, and a quantizer whose bounds follow it: measured anew whenever it multiplies.
+
+    ``bounds = measure(W) · factor``; the factor can be learned, no gradient goes through the measure.
+
+    Args:
+        weight: Output channels first.
+        quantizer: Of the weight as it is now.
+        measure: The bounds of a weight, by the quantizer's names for them.
+    """
+
+    def __init__(self, weight: Tensor, quantizer: Quantizer, measure: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
+        super().__init__(weight, quantizer)
+        self.factor = nn.Parameter(torch.ones(()))
+        self._measure = measure
+
+    def bounds(self) -> dict[str, Tensor]:
+        """Those of the weight as it is now, differentiable in the factor."""
+        return {name: value * self.factor for name, value in self._measure(self.weight.detach()).items()}
+
+    def forward(self) -> Tensor:
+        return torch.func.functional_call(self.quantizer, self.bounds(), (self.weight,))
+
+    @torch.no_grad()
+    def coded(self) -> CodedWeight:
+        bounds = self.bounds()
+        for name, parameter in self.quantizer.named_parameters():
+            parameter.copy_(bounds[name])
+        return super().coded()
 
 
 class CodedWeight(nn.Module):
@@ -112,5 +149,5 @@ def finished(layer: QuantLayer) -> QuantLayer:
     """The layer with its weight as codes and nothing left to learn."""
     right = layer.right
     if isinstance(right, LearnableWeight):
-        right = CodedWeight.of(right.weight, right.quantizer)
+        right = right.coded()
     return QuantLayer(layer.product, layer.left, right, layer.bias).requires_grad_(False)

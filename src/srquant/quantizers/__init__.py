@@ -17,6 +17,7 @@ from srquant.quantizers.channel_factor import without_factor as without_factor
 from srquant.quantizers.granularity import Granularity as Granularity
 from srquant.quantizers.granularity import PerChannel as PerChannel
 from srquant.quantizers.granularity import PerTensor as PerTensor
+from srquant.quantizers.narrow_symmetric import NarrowSymmetric as NarrowSymmetric
 from srquant.quantizers.non_uniform import NonUniform as NonUniform
 from srquant.quantizers.non_uniform import ScaledNonUniform as ScaledNonUniform
 from srquant.quantizers.non_uniform import ShiftedNonUniform as ShiftedNonUniform

@@ -65,6 +65,9 @@ class Quantizer(nn.Module):
     apart: ClassVar[str] = ""
     """The parameter by which channels differ that share all bounds, if there is one."""
 
+    adaptive: ClassVar[bool] = False
+    """Whether its levels follow each image: then there is no grid to look at or to export."""
+
     @classmethod
     def require_common(cls, name: str, bound: Tensor, ndim: int) -> None:
         """Refuse bounds that channels have each of their own, where they differ by something else; see :attr:`apart`.

@@ -9,7 +9,7 @@ from torch import Tensor
 from srquant.methods.base import Method, WeightSettings
 from srquant.methods.pipeline.observe import Observed
 from srquant.methods.pipeline.plan import Plan
-from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.layer import FollowingWeight, LearnableWeight, QuantLayer
 from srquant.quantizers import PerChannel, PerTensor, Quantizer, Symmetric, Uniform
 from srquant.quantizers.numerics.integers import Grid
 from srquant.quantizers.ranges import RANGES
@@ -36,6 +36,8 @@ QuantizerOf = Callable[[int, Mapping[str, Tensor]], Quantizer]
 """Makes an activation quantizer of a number of bits and bounds."""
 WeightQuantizerOf = Callable[[int, Tensor], Quantizer]
 """Makes the quantizer of a weight of a number of bits and the weight, output channels first."""
+Measure = Callable[[Tensor], Mapping[str, Tensor]]
+"""The bounds of a weight, by the quantizer's names for them."""
 
 
 def build_layers(
@@ -44,6 +46,7 @@ def build_layers(
     method: Method,
     quantizer_of: QuantizerOf,
     weight_quantizer_of: WeightQuantizerOf | None = None,
+    follow: Measure | None = None,
 ) -> dict[str, QuantLayer]:
     """A quantized layer, its weight still float inside, for every target.
 
@@ -53,6 +56,7 @@ def build_layers(
         method: Says where levels lie, and how weights are quantized.
         quantizer_of: Makes the quantizers of activations.
         weight_quantizer_of: Makes those of weights; None makes them as ``method.weights`` says.
+        follow: Weights will be trained, and their bounds follow them by this rule; None leaves bounds as they are.
 
     Raises:
         ArgumentError: The method's grid is int8, and its quantizers do not lie on integers.
@@ -72,7 +76,8 @@ def build_layers(
         if weight is None:
             right = quantizer_of(target.activation_bits, observed[name, "right"])
         else:
-            right = LearnableWeight(weight, of_weight(target.weight_bits, weight.detach()))
+            quantizer = of_weight(target.weight_bits, weight.detach())
+            right = FollowingWeight(weight, quantizer, follow) if follow else LearnableWeight(weight, quantizer)
         layers[name] = QuantLayer(kind.product_of(module), left, right, kind.bias_of(module))
     if method.grid == "int8":
         for name, layer in layers.items():

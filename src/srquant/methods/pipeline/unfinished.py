@@ -11,18 +11,20 @@ from srquant.model import Model
 from srquant.support.settings import to_json
 
 
-def unfinished(path: Path | str | None, method: Method, learning: LearningSettings, model: Model) -> Unfinished | None:
+def unfinished(
+    path: Path | str | None, method: Method, learning: LearningSettings | None, model: Model
+) -> Unfinished | None:
     """What says whose the run is.
 
     Args:
         path: Of the file of the state; None keeps nothing.
         method: Whose whole configuration decides the result.
-        learning: Its field ``finetuning``.
+        learning: Its field ``finetuning``, if it has one.
         model: The float model.
     """
     if path is None:
         return None
-    settings = to_json(method) | {"finetuning": to_json(learning.deciding())}
+    settings = to_json(method) | ({} if learning is None else {"finetuning": to_json(learning.deciding())})
     return Unfinished(Path(path), method.name, model.source, settings)
 
 
@@ -35,6 +37,6 @@ def remove_state(path: Path, method: Method, model: Model) -> None:
         model: The float model.
     """
     learning = getattr(method, "finetuning", None)
-    run = unfinished(path, method, learning, model) if isinstance(learning, LearningSettings) else None
+    run = unfinished(path, method, learning, model)
     if run is not None:
         run.remove()

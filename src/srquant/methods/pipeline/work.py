@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from srquant.images.calibration import Calibration
-from srquant.learning.settings import LearningSettings
+from srquant.learning.settings import LearningSettings, TruthSettings
 
 OBSERVED = 1.6
 """Float passes that one takes in which ranges are measured."""
@@ -42,6 +42,13 @@ def observing(patches: Calibration, batch: int, passes: float = OBSERVED) -> Wor
     """Of measuring ranges on all patches once."""
     pixels = patches.size**2
     return Work(passes * len(patches) * pixels, min(batch, len(patches)) * pixels)
+
+
+def training(settings: TruthSettings) -> Work:
+    """Of learning from photographs."""
+    pixels = settings.patch**2
+    at_once = min(settings.micro_batch or settings.batch, settings.batch) * pixels
+    return Work(_LEARNED * settings.steps * settings.batch * pixels, at_once, at_once)
 
 
 def learning(patches: Calibration, settings: LearningSettings, size: int | None = None) -> Work:
