@@ -19,6 +19,7 @@ FLOORS = (
     {"methods"},
     {"analysis", "api"},
     {"bench"},
+    {"pages"},
     {"__init__", "cli"},
 )
 """From the ground up; folders of one floor are strangers, except that the commands are the topmost."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from srquant.model import Model as Model
     from srquant.model import load as load
     from srquant.networks import SRNetwork as SRNetwork
+    from srquant.pages import compare as compare
     from srquant.quantizers import Quantizer as Quantizer
     from srquant.quantizers.ranges import UniformRange as UniformRange
     from srquant.support.errors import SrquantError as SrquantError
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "srquant.model": ("Model", "load"),
     "srquant.networks": ("SRNetwork",),
+    "srquant.pages": ("compare",),
     "srquant.quantizers": ("Quantizer",),
     "srquant.quantizers.ranges": ("UniformRange",),
     "srquant.support.errors": ("SrquantError",),

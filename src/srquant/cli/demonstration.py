@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from srquant.analysis.pictures import Panel, side_by_side, stack
 from srquant.api import configure, quantize
-from srquant.images.bicubic import resize
 from srquant.images.calibration import Calibration
+from srquant.images.enlarging import enlarge_bicubic
 from srquant.images.evaluation import enlarge, evaluate, score
 from srquant.images.finding import find_pairs
 from srquant.images.pairs import PairFolder
@@ -22,7 +22,6 @@ from srquant.images.samples import CALIBRATION, PAIRS
 from srquant.images.writing import write_picture
 from srquant.model import Model, load
 from srquant.networks.samples import EDSR_X4
-from srquant.support.tensors import planes
 
 _CROPS = {"astronaut": (72, 112, 96), "chelsea": (66, 70, 96)}
 """Top, left and size of the region shown of each test picture."""
@@ -88,14 +87,9 @@ def _draw(models: Mapping[str, Model], pairs: PairFolder) -> NDArray[np.uint8]:
         low, high = pair.read()
         top, left, size = _CROPS[pair.high.stem]
         window = (slice(top, top + size), slice(left, left + size))
-        panels = [Panel(high[window], ("original",)), Panel(_bicubic(low, pair.scale)[window], ("bicubic",))]
+        panels = [Panel(high[window], ("original",)), Panel(enlarge_bicubic(low, pair.scale)[window], ("bicubic",))]
         for name, model in models.items():
             output = enlarge(model, low, model.scale)
             panels.append(Panel(output[window], (titles[name], f"{score(output, high, pair.scale).psnr:.2f} dB")))
         sheets.append(side_by_side(panels, zoom=2))
     return stack(sheets)
-
-
-def _bicubic(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    values = resize(planes(low).float(), scale)
-    return values.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()

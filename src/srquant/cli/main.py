@@ -10,6 +10,7 @@ import typer
 
 from srquant.cli.analyze import analyze
 from srquant.cli.bench import bench
+from srquant.cli.compare import compare
 from srquant.cli.demo import demo
 from srquant.cli.evaluate import evaluate
 from srquant.cli.export import export
@@ -33,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make image super-resolution networks small and fast: 8 to 2 bits, in minutes, without ground truth.",
 )
-for command in (quantize, evaluate, upscale, export, inspect, methods, train, fetch, demo):
+for command in (quantize, evaluate, upscale, export, compare, inspect, methods, train, fetch, demo):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

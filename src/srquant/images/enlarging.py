@@ -13,7 +13,7 @@ from srquant.images.picture import Layout, Picture, Pixels, to_layout
 from srquant.images.tiling import Tiling
 from srquant.images.transparency import filled
 from srquant.support.progress import Bar
-from srquant.support.tensors import as_tensor
+from srquant.support.tensors import as_tensor, planes
 
 Upscaler = Callable[[Tensor], Tensor]
 """Anything that turns ``n 3 h w`` in [0, 1] into ``n 3 scale·h scale·w``: a model, an engine, a function."""
@@ -45,6 +45,12 @@ def enlarge_bands(
             if shown is not None:
                 shown.advance()
         yield np.concatenate(parts, axis=1)
+
+
+def enlarge_bicubic(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """An 8-bit RGB image, ``h w 3``, enlarged by MATLAB's bicubic, clamped and rounded."""
+    values = resize(planes(low).float(), scale)
+    return values.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
 def _enlarge(

@@ -1,0 +1,5 @@
+"""Pages to look at: one file each, that needs no network."""
+
+from __future__ import annotations
+
+from srquant.pages.comparing import compare as compare
