@@ -1,4 +1,4 @@
-# make demo | test | test-all | test-rest | test-architectures | test-avx2 | check | format | clean. Each sets up what it needs by itself, in .venv.
+# make demo | test | test-all | test-rest | test-architectures | test-cluster | test-avx2 | check | format | clean. Each sets up what it needs by itself, in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ NUMERIC := tests/laws tests/methods tests/quantizers tests/model tests/engines t
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=
 
-.PHONY: demo test test-all test-rest test-architectures test-avx2 check format clean
+.PHONY: demo test test-all test-rest test-architectures test-cluster test-avx2 check format clean
 
 demo: $(VENV)/.core
 	$(BIN)/srquant demo --output demo-output
@@ -32,6 +32,10 @@ test-rest: $(VENV)/.dev
 # Networks of other people's from weights to a larger picture in both engines, a minute each.
 test-architectures: $(VENV)/.dev
 	$(PYTEST) -m architectures
+
+# A bench on a Ray cluster of two nodes of this machine, one of them lost. Installs Ray, 240 MB.
+test-cluster: $(VENV)/.cluster
+	$(BIN)/python -m pytest tests/bench/test_cluster.py
 
 # The numeric tests as on an older x86-64 processor.
 test-avx2: $(VENV)/.dev
@@ -60,3 +64,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/.core
+
+$(VENV)/.cluster: $(VENV)/.dev
+	$(PIP) --editable ".[cluster]"
+	touch $@

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from tests.conftest import small_networks
 from tests.images.test_pairs import make_pair
 
-from srquant import configure
+from srquant import MinMax, configure
 from srquant.bench.cells import DataSet, Grid, Subject, plan
 from srquant.bench.measuring import Outcome, Wishes, measure
 from srquant.bench.records import CellRecord, Runs
@@ -20,6 +22,8 @@ from srquant.images import Calibration, find_pairs
 from srquant.methods import Method
 from srquant.model import Model
 
+PATIENCE = 120
+"""Seconds that are waited for what another process shall do."""
 TIMES = ("process_seconds", "wall_seconds", "scoring_seconds", "latency", "peak_memory", "finished")
 """What no two runs have in common."""
 
@@ -70,3 +74,38 @@ def run_here(grid: Grid, folder: Path, **wishes: Any) -> tuple[Runs, list[str]]:
 
 def without_times(records: Sequence[CellRecord]) -> list[CellRecord]:
     return [replace(record, **dict.fromkeys(TIMES[:-1], 0), finished="") for record in records]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fatal(MinMax):
+    """Ends its process, as the system does, unless a file is there."""
+
+    name = "fatal"
+    number: int = 9
+    unless: str = ""
+    wait: float = 0.0
+
+    def quantize(self, model, data, /, state=None):
+        if not (self.unless and Path(self.unless).exists()):
+            if self.unless:
+                Path(self.unless).touch()
+            time.sleep(self.wait)
+            os.kill(os.getpid(), self.number)
+            os._exit(3)
+        return super().quantize(model, data, state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lingering(MinMax):
+    """Writes the number of its raylet into a file and waits, if nobody did so before."""
+
+    name = "lingering"
+    file: str = ""
+
+    def quantize(self, model, data, /, state=None):
+        if not Path(self.file).exists():
+            temporary = Path(self.file).with_suffix(".part")
+            temporary.write_text(str(os.getppid()))
+            temporary.rename(self.file)
+            time.sleep(PATIENCE)
+        return super().quantize(model, data, state)

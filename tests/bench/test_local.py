@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.bench.helpers import run_here, small_grid, subject, titled, without_times
+from tests.bench.helpers import Fatal, run_here, small_grid, subject, titled, without_times
 from torch import nn
 
-from srquant import MinMax
 from srquant.bench.cells import plan
 from srquant.bench.local import LocalProcesses
 from srquant.bench.measuring import Wishes
@@ -24,25 +22,6 @@ from srquant.model import Model
 from srquant.support.errors import ArgumentError
 
 HERE = Wishes(device="cpu", threads=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fatal(MinMax):
-    """Ends its process, as the system does, unless a file is there."""
-
-    name = "fatal"
-    number: int = 9
-    unless: str = ""
-    wait: float = 0.0
-
-    def quantize(self, model, data, /, state=None):
-        if not (self.unless and Path(self.unless).exists()):
-            if self.unless:
-                Path(self.unless).touch()
-            time.sleep(self.wait)
-            os.kill(os.getpid(), self.number)
-            os._exit(3)
-        return super().quantize(model, data, state)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from srquant.api import pick_device
 from srquant.bench.cells import Cell, Grid, plan
+from srquant.bench.cluster import RayCluster
 from srquant.bench.local import LocalProcesses
 from srquant.bench.measuring import Outcome, Wishes, failed
 from srquant.bench.records import MODELS, RECORDS, STATES, CellRecord, Runs, in_order, record_path, scan, write_record
@@ -59,6 +60,7 @@ def run(
     overlap: int | None = None,
     workers: int = 1,
     threads: int | None = None,
+    ray: str | None = None,
     device: str = "auto",
     keep_models: bool = False,
     sensitivities: bool = False,
@@ -94,6 +96,8 @@ def run(
         workers: Cells computed at the same time.
         threads: Of each cell; all cores shared among the workers if None. Other numbers may change the last bits of
             scores, other numbers of workers never do.
+        ray: Address of a Ray cluster to compute on (``auto``, ``host:6379``), or ``local`` for one of ``workers``
+            processes that is started here; cells ask it for CPUs, a GPU and memory.
         device: Where to compute.
         keep_models: Whether quantized models are kept, in ``models/``.
         sensitivities: Whether each layer is quantized alone and scored on the first data set.
@@ -116,7 +120,10 @@ def run(
     else:
         refuse_beside_suite(suite, methods=methods, bits=bits, edges=edges, tile=tile, overlap=overlap)
         requests = suite_requests(suite_named(suite), opened(networks), sources, settings)
-    return run_grid(plan(requests, pick_device(device).type), Path(output), wishes, workers)
+    if ray is None:
+        return run_grid(plan(requests, pick_device(device).type), Path(output), wishes, workers)
+    with RayCluster([subject for subject, _ in requests], wishes, ray, workers) as team:
+        return run_grid(plan(requests, team.device), Path(output), wishes, workers, team)
 
 
 def shared_threads(workers: int, threads: int | None) -> int:

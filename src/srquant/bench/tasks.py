@@ -52,7 +52,12 @@ def pack(subject: Subject) -> bytes:
         ) from error
 
 
+def unpack(subject: bytes) -> Subject:
+    """Undo :func:`pack`."""
+    return pickle.loads(subject)
+
+
 def compute(subject: bytes, task: bytes, wishes: Wishes) -> Outcome:
     """Compute a packed task, in the process that it was given to."""
     own: Task = pickle.loads(task)
-    return measure(own.cell, pickle.loads(subject), wishes, own.float_data, own.state)
+    return measure(own.cell, unpack(subject), wishes, own.float_data, own.state)

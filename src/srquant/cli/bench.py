@@ -70,6 +70,14 @@ def run(
     threads: Annotated[
         int | None, typer.Option(help="Of each cell; all cores shared among the workers if not given.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local",
+            help="Compute on a Ray cluster (auto, host:6379, ray://host:10001), or on one started here with as many "
+            "cells at a time as --workers says; needs the extra cluster.",
+        ),
+    ] = None,
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep the quantized models, in models/.")] = False,
     sensitivities: Annotated[
         bool, typer.Option("--sensitivities", help="Score each layer quantized alone too, on the first data set.")
@@ -91,6 +99,9 @@ def run(
 
     [bold]srquant bench run edsr_x4.pth rdn_x4.pth --suite oaptq-table1 --data benchmarks/ --calibration-hr DIV2K/
     -o runs/[/bold]
+
+    [bold]srquant bench run *.pth --method oaptq --method srquant --data benchmarks/ --calibration-hr photos/
+    --ray auto --threads 4 -o runs/[/bold]
     """
     from srquant import load
     from srquant.bench import run as compute
@@ -116,6 +127,7 @@ def run(
         overlap=overlap,
         workers=workers,
         threads=threads,
+        ray=ray,
         device=device,
         keep_models=keep_models,
         sensitivities=sensitivities,

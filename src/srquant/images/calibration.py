@@ -169,6 +169,10 @@ class Calibration:
         count, size = min(count, self.count), min(size, self.size)
         return self if (count, size) == (self.count, self.size) else replace(self, count=count, size=size, wanted=size)
 
+    def drawn(self) -> list[Path]:
+        """The images that patches are cut from, each once, in the order of the first patches cut from them."""
+        return [self.images[self._chosen(index)] for index in range(min(self.count, len(self.images)))]
+
     def digest(self) -> str:
         """Tells these patches from all others: by the contents of the files that they are cut from, in their order,
         and the numbers that say how.
@@ -176,9 +180,8 @@ class Calibration:
         Raises:
             ImageError: An image cannot be read.
         """
-        drawn = [self.images[self._chosen(index)] for index in range(min(self.count, len(self.images)))]
         numbers = [len(self.images), self.count, self.size, self.seed, self.shrink]
-        return digest_of_settings(digest_of_pictures(drawn), numbers)
+        return digest_of_settings(digest_of_pictures(self.drawn()), numbers)
 
     def describe(self) -> str:
         """A line for reports."""
