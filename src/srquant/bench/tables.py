@@ -133,9 +133,16 @@ class _Field:
 _FIELDS = (
     _Field("weights", lambda record: record.granularity.replace("_", " ")),
     _Field("edges", lambda record: record.edges),
-    _Field("scope", lambda record: record.scope),
+    _Field("scope", lambda record: _scope(record)),
 )
 """Which stand above the table where they are the same for all rows."""
+
+
+def _scope(record: CellRecord) -> str:
+    """What ``auto`` came to: products of two activations are quantized in transformers alone."""
+    if record.scope != "auto":
+        return record.scope
+    return "transformer" if any(width.startswith("A") for width in record.layer_bits) else "all"
 
 
 def tables(
@@ -253,7 +260,10 @@ def _published(
     methods = {_PAPERS.get(record.method) for record in records}
     own = [row for row in rows if row.bits in widths and (which == "all" or row.method in methods)]
     sources = {row.source for row in own}
-    return [row for row in rows if row in own or (row.method == FLOAT and row.source in sources)]
+    order = list(dict.fromkeys(row.method for row in own if row.method not in methods))
+    order = [*dict.fromkeys(_PAPERS.get(record.method) for record in records), *order]
+    own.sort(key=lambda row: order.index(row.method))
+    return [*(row for row in rows if row.method == FLOAT and row.source in sources), *own]
 
 
 def _published_row(
