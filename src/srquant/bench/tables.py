@@ -130,19 +130,19 @@ class _Field:
     of: Callable[[CellRecord], str]
 
 
-_FIELDS = (
-    _Field("weights", lambda record: record.granularity.replace("_", " ")),
-    _Field("edges", lambda record: record.edges),
-    _Field("scope", lambda record: _scope(record)),
-)
-"""Which stand above the table where they are the same for all rows."""
-
-
 def _scope(record: CellRecord) -> str:
     """What ``auto`` came to: products of two activations are quantized in transformers alone."""
     if record.scope != "auto":
         return record.scope
     return "transformer" if any(width.startswith("A") for width in record.layer_bits) else "all"
+
+
+_FIELDS = (
+    _Field("weights", lambda record: record.granularity.replace("_", " ")),
+    _Field("edges", lambda record: record.edges),
+    _Field("scope", _scope),
+)
+"""Which stand above the table where they are the same for all rows."""
 
 
 def tables(
