@@ -30,7 +30,7 @@ PLUGINS = {
         *("base", "modules", "sizes", "undescribed", "luma"),
         *("checkpoint", "foreign", "unwrapping", "recognising", "opening"),
     },
-    "quantizers": {"base", "channel_factor", "channel_shift", "numerics", "ranges"},
+    "quantizers": {"base", "channel_factor", "channel_shift", "adaptive", "image_factor", "numerics", "ranges"},
     "quantizers/ranges": {"base", "min_max", "lloyd_max", "percentile", "least_squares"},
 }
 """Folders of which each file can be taken out without another one missing it, but for these, which they share."""

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.pairwise import every_pair
+from tests.quantizers.adapting import looking
 from tests.quantizers.terms import terms
 from torch import Tensor
 
 from srquant.quantizers import (
+    AdaptiveUniform,
     NarrowSymmetric,
     NonUniform,
     PerChannel,
@@ -39,6 +41,8 @@ def make(kind: str, bits: int, x: Tensor) -> Quantizer:
     low, high = (x.min(), x.max()) if x.numel() else (torch.tensor(0.0), torch.tensor(0.0))
     kind, *options = kind.split("/")
     grid = "int8" if "int8" in options else "free"
+    if kind == "adaptive_uniform":
+        return AdaptiveUniform(bits, low, high, looking())
     if kind == "uniform":
         return Uniform(bits, low, high, grid)
     if kind == "shifted_uniform":
@@ -75,6 +79,7 @@ WHOLE = (
 )
 KINDS = (
     "uniform",
+    "adaptive_uniform",
     "symmetric",
     "free_levels",
     "shifted_levels",
@@ -265,12 +270,12 @@ def test_a_quantizer_is_rebuilt_from_its_description(kind: str) -> None:
     x = torch.randn(200)
     quantizer = make(kind, 5, x)
     bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
-    again = build_quantizer(quantizer.name, quantizer.arguments(), bounds)
+    again = build_quantizer(quantizer.name, quantizer.arguments(), bounds, looking())
     assert torch.equal(again(x), quantizer(x))
 
 
-COMMON = [kind for kind in KINDS if kind.startswith(("shifted", "scaled"))]
-"""Kinds whose channels share their bounds, and differ by a shift or a factor."""
+COMMON = [kind for kind in KINDS if kind.startswith(("shifted", "scaled", "adaptive"))]
+"""Kinds whose channels share their bounds, and differ by a shift or a factor, or whose images differ by bits."""
 CHANNELS = [kind for kind in KINDS if kind not in COMMON]
 """Kinds whose bounds may be per channel."""
 
@@ -357,7 +362,7 @@ def test_an_axis_is_part_of_the_description(kind: str) -> None:
     x = torch.randn(4, 50)
     quantizer, _ = per_channel(kind, 5, x, axis=1)
     bounds = {name: value.detach() for name, value in quantizer.named_parameters()}
-    again = build_quantizer(quantizer.name, quantizer.arguments(), bounds)
+    again = build_quantizer(quantizer.name, quantizer.arguments(), bounds, looking())
     assert torch.equal(again(x.T), quantizer(x.T))
     assert "axis" not in per_channel(kind, 5, x, axis=0)[0].arguments()
 
@@ -371,7 +376,7 @@ def test_bounds_of_channels_are_refused_by_name_where_channels_share_them(kind: 
         with pytest.raises(
             ArgumentError, match=rf"^{name} of shape \(3.*: {quantizer.name} quantizers have one grid for all"
         ):
-            build_quantizer(quantizer.name, quantizer.arguments(), of_each)
+            build_quantizer(quantizer.name, quantizer.arguments(), of_each, looking())
 
 
 class Terraces(Quantizer):

@@ -91,8 +91,8 @@ def test_opening_a_model_imports_no_method_and_no_engine(saved: Path) -> None:
 
 
 def test_a_newer_format_is_refused(saved: Path) -> None:
-    rewrite(saved, lambda header, _: header.update(format=3))
-    with pytest.raises(ModelFileError, match="has format 3; this version of srquant reads up to 2: update srquant"):
+    rewrite(saved, lambda header, _: header.update(format=4))
+    with pytest.raises(ModelFileError, match="has format 4; this version of srquant reads up to 3: update srquant"):
         load(saved)
 
 

@@ -15,6 +15,7 @@ from srquant.fetching.fetching import place_of
 from srquant.images.evaluation import Scores
 from srquant.methods import MethodDescription
 from srquant.model import Model
+from srquant.model.adapting import image_factor
 from srquant.model.record import Record
 from srquant.model.survey import survey
 from srquant.quantizers import Quantizer
@@ -23,9 +24,12 @@ from srquant.support.settings import to_json
 
 def print_scores(scores: list[Scores]) -> None:
     """A row for each data set."""
-    table = _table("data", "images", "PSNR (dB)", "SSIM", "SSIM (AdaBM)")
+    adaptive = any(row.fab is not None for row in scores)
+    table = _table("data", "images", "PSNR (dB)", "SSIM", "SSIM (AdaBM)", *(["FAB"] if adaptive else []))
     for row in scores:
-        table.add_row(row.name, str(len(row.images)), f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ssim_adabm:.4f}")
+        fab = [] if row.fab is None else [f"{row.fab:.2f}"]
+        scored = f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ssim_adabm:.4f}"
+        table.add_row(row.name, str(len(row.images)), *scored, *fab)
     _print(table)
     print_made([row.name for row in scores if row.low_is_made])
 
@@ -51,12 +55,22 @@ def print_record(record: Record) -> None:
 
 
 def print_layers(model: Model) -> None:
-    """Bits and ranges of every quantized layer."""
+    """Bits and ranges of every quantized layer, and what bits follow."""
     table = _table("layer", "bits (weight/act.)", "activations", "weights or right operand")
     for layer in model.layers():
-        bits = f"{layer.right.bits}/{layer.left.bits}"
+        bits = f"{_bits(layer.right)}/{_bits(layer.left)}"
         table.add_row(layer.name, bits, _range(layer.left), _range(layer.right))
     _print(table)
+    looking = image_factor(model.network)
+    if looking is not None:
+        print(
+            f"±1: a bit less for images with a mean slope below {float(looking.lower):.1f}, a bit more for those above "
+            f"{float(looking.upper):.1f} (1000 times the mean magnitude of Sobel's derivatives of luma in [0, 1])"
+        )
+
+
+def _bits(quantizer: Quantizer) -> str:
+    return f"{quantizer.bits}±1" if quantizer.follows_image else str(quantizer.bits)
 
 
 def print_coverage(model: Model) -> None:
@@ -111,9 +125,10 @@ _GIVEN = {"patches": "LR images", "pairs": "photographs"}
 
 def print_methods(methods: Sequence[MethodDescription]) -> None:
     """A row for each method."""
-    table = Table("method", "is given", "what it does", "source", box=None, pad_edge=False, header_style="bold")
+    columns = "method", "is given", "bits of", "what it does", "source"
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for method in methods:
-        table.add_row(method.name, _GIVEN[method.needs], Text(method.summary), Text(method.source))
+        table.add_row(method.name, _GIVEN[method.needs], method.bits_of, Text(method.summary), Text(method.source))
     _print(table)
 
 

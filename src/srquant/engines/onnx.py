@@ -105,6 +105,11 @@ def can_saturate(model: Model) -> bool:
 
 
 def _operands(model: Model, settings: ExportSettings) -> dict[str, IntegerOperands]:
+    if model.bits_follow_image:
+        raise ArgumentError(
+            f"{model.source}: the bits of its activations follow the image, and an exported file has one grid for each "
+            f"layer; quantize again with grid=int8, by a method whose bits are the layer's (srquant methods lists them)"
+        )
     return {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
 
 

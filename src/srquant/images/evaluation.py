@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from srquant.images.enlarging import Upscaler, enlarge_bands
 from srquant.images.metrics import psnr, ssim, ssim_adabm
@@ -36,16 +37,21 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a data set: those of its images and their means; and whether its LR images were made from HR."""
+    """Scores of a data set: those of its images and their means; and whether its LR images were made from HR.
+
+    ``image_bits`` are the mean bits of the activations that each image was computed with, where they follow the image.
+    """
 
     name: str
     images: tuple[ImageScores, ...]
     low_is_made: bool = False
+    image_bits: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         if not self.images:
             return f"Scores({self.name}: no images)"
         means = f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f}, SSIM (AdaBM) {self.ssim_adabm:.4f}"
+        means += "" if self.fab is None else f", FAB {self.fab:.2f}"
         return f"Scores({self.name}: {means}; {counted(len(self.images), 'image')})"
 
     @property
@@ -63,10 +69,20 @@ class Scores:
         """Mean SSIM, AdaBM's dialect."""
         return fmean(image.ssim_adabm for image in self.images)
 
+    @property
+    def fab(self) -> float | None:
+        """Feature average bits: the mean of ``image_bits``; None where bits do not follow the image."""
+        return fmean(self.image_bits) if self.image_bits else None
+
     def to_json(self) -> dict[str, Any]:
-        """Means, images and where LR is from; infinite PSNR as the text "inf", which JSON numbers cannot hold."""
+        """Means, images and where LR is from; infinite PSNR as the text "inf", which JSON numbers cannot hold. Where
+        bits follow the image, ``fab`` and each image's ``bits`` too.
+        """
         images = {image.name: _row(image) for image in self.images}
-        return {**_row(self), "lr": "made by bicubic" if self.low_is_made else "given", "images": images}
+        for image, bits in zip(self.images, self.image_bits, strict=False):
+            images[image.name]["bits"] = bits
+        means = _row(self) | ({} if self.fab is None else {"fab": self.fab})
+        return {**means, "lr": "made by bicubic" if self.low_is_made else "given", "images": images}
 
 
 def evaluate(
@@ -75,7 +91,8 @@ def evaluate(
     """Score an upscaler: output clamped and rounded to 8 bits, a border of ``scale`` pixels cropped, luma, no ensemble.
 
     Args:
-        upscaler: What to score.
+        upscaler: What to score. If it has a ``feature_bits``, as models have, that is asked for the bits of what it is
+            given, which are noted.
         folders: Benchmark sets, from :func:`srquant.images.find_pairs`.
         scale: How many times larger the output is.
         tiling: Enlarge in tiles; None gives the whole image at once, as the literature does.
@@ -85,17 +102,43 @@ def evaluate(
     """
     folders = list(folders)
     results: list[Scores] = []
+    noting = _Noting(upscaler)
     with bar("Evaluating", sum(len(folder) for folder in folders)) as shown:
         for folder in folders:
             images: list[ImageScores] = []
+            bits: list[float] = []
             for pair in folder:
                 low, high = pair.read()
                 with memory_errors(f"{pair.name} is too large to be enlarged at once; give a smaller tile (tile=192)"):
-                    image = score(enlarge(upscaler, low, scale, tiling), high, scale, pair.name)
+                    image = score(enlarge(noting, low, scale, tiling), high, scale, pair.name)
                 images.append(image)
+                bits += noting.taken()
                 shown.advance(1, f"{folder.name} {image.psnr:.2f} dB")
-            results.append(Scores(folder.name, tuple(images), folder.low_is_made))
+            results.append(Scores(folder.name, tuple(images), folder.low_is_made, tuple(bits)))
     return results
+
+
+class _Noting:
+    """An upscaler, and the bits of what it was given since the last look."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self._bits: Callable[[Tensor], Tensor | None] = getattr(upscaler, "feature_bits", lambda _: None)
+        self._sum = self._pixels = 0.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        bits = self._bits(images)
+        if bits is not None:
+            pixels = images[0, 0].numel()
+            self._sum += float(bits.sum()) * pixels
+            self._pixels += len(images) * pixels
+        return self._upscaler(images)
+
+    def taken(self) -> list[float]:
+        """The mean, a pixel of each tile counting alike; nothing where bits do not follow the image."""
+        mean = [self._sum / self._pixels] if self._pixels else []
+        self._sum = self._pixels = 0.0
+        return mean
 
 
 def enlarge(upscaler: Upscaler, low: NDArray[np.uint8], scale: int, tiling: Tiling | None = None) -> NDArray[np.uint8]:
@@ -133,7 +176,8 @@ def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, 
 
 
 def write_scores(path: Path, model: str, scores: Iterable[Scores]) -> None:
-    """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, lr, images: {…}}}}``.
+    """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, lr, images: {…}}}}``;
+    see :meth:`Scores.to_json`.
 
     Raises:
         OutputError: The file cannot be written.

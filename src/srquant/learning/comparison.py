@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from srquant.learning.losses import Loss, Outputs
 from srquant.learning.settings import LearningSettings, TruthSettings
+from srquant.model.adapting import feature_bits
 from srquant.model.observing import to_network
 from srquant.networks.base import SRNetwork
 from srquant.support.processes import Processes
@@ -89,7 +90,7 @@ class Watch:
         if overwritten:
             self._overwritten |= overwritten
             return self.outputs(network, images)
-        return Outputs(output, features, inputs)
+        return Outputs(output, features, inputs, feature_bits(network, images))
 
     def images(self, network: SRNetwork, images: Tensor) -> Tensor:
         """The output alone, in about [0, 1]."""

@@ -20,7 +20,7 @@ from srquant.learning.order import Order, Turn
 from srquant.learning.stages import Mover, Stage
 from srquant.learning.state import StateFile
 from srquant.model.record import Epoch
-from srquant.quantizers import Quantizer
+from srquant.quantizers import ImageFactor, Quantizer
 from srquant.support.errors import FinetuningError
 from srquant.support.processes import Processes
 from srquant.support.progress import bar
@@ -83,7 +83,7 @@ class Loop:
         self.step = 0
         self.curve = _Curve()
         modules = modules_of(comparison.student).values()
-        self.quantizers = [module for module in modules if isinstance(module, Quantizer)]
+        self.bounded = [module for module in modules if isinstance(module, Quantizer | ImageFactor)]
 
     def go(self, title: str) -> tuple[Epoch, ...]:
         """Take the steps that are left; give a row for each epoch.
@@ -108,8 +108,8 @@ class Loop:
             self._save(self.file)  # only now are the bounds known to give a finite loss
         self.mover.move(stage, self.rate(turn))
         with torch.no_grad():
-            for quantizer in self.quantizers:
-                quantizer.constrain()
+            for module in self.bounded:
+                module.constrain()
         self.step += 1
         ends = self.step % self.draws.batches == 0 or self.step == self.draws.total
         self.curve.add(stage, parts, last=ends or self.turn(self.step).stage != turn.stage)

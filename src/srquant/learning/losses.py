@@ -17,11 +17,15 @@ _TINY = 1e-8
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network gave for a batch: images in [0, 1], and the outputs and inputs of the modules a loss asked for."""
+    """What a network gave for a batch: images in [0, 1], and the outputs and inputs of the modules a loss asked for.
+
+    ``bits`` are the mean bits of the activations of each image, ``(n,)``, where they follow the image.
+    """
 
     images: Tensor
     features: Mapping[str, Tensor]
     inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    bits: Tensor | None = None
 
 
 class Loss(Protocol):

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
+from srquant.methods.base import BitsOf, Needs
 from srquant.methods.base import Method as Method
-from srquant.methods.base import Needs
 from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
@@ -52,6 +52,7 @@ class MethodDescription:
         summary: What it does.
         source: The paper; ``ours`` where there is none.
         needs: What it is given: LR patches, or pairs of LR and HR.
+        bits_of: Whose the bits of activations are: each layer's, or each image's too.
         fields: All that can be set.
     """
 
@@ -60,13 +61,14 @@ class MethodDescription:
     summary: str
     source: str
     needs: Needs
+    bits_of: BitsOf
     fields: tuple[FieldDescription, ...]
 
 
 def describe_method(kind: type[Method]) -> MethodDescription:
     """A method in words."""
     return MethodDescription(
-        kind.name, kind, summary(kind), source(kind) or "ours", kind.needs, describe_fields(kind())
+        kind.name, kind, summary(kind), source(kind) or "ours", kind.needs, kind.bits_of, describe_fields(kind())
     )
 
 

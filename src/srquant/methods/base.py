@@ -41,6 +41,9 @@ Data = Calibration | Photographs
 Needs = Literal["patches", "pairs"]
 """``patches``: LR images alone, a :class:`~srquant.images.calibration.Calibration`; ``pairs``: LR images and the HR
 images that they were made of, :class:`~srquant.learning.photographs.Photographs`."""
+BitsOf = Literal["layer", "image"]
+"""``layer``: each quantized layer has its bits; ``image``: they also follow the image that a model is given, so that a
+score means nothing without the mean bits it was reached with, and no file for an engine can be written."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Method(Checked):
     """Name on the command line and in files."""
     needs: ClassVar[Needs] = "patches"
     """What the method is given."""
+    bits_of: ClassVar[BitsOf] = "layer"
+    """Whose the bits of activations are."""
 
     bits: Width = 4
     """Of activations, 2 to 8."""
@@ -121,6 +126,11 @@ class Method(Checked):
         super().__post_init__()
         for rule in self.layers:
             parse_rule(rule)
+        if self.grid == "int8" and self.bits_of == "image":
+            raise ArgumentError(
+                f"grid=int8: the bits of {self.name} follow the image, and an exported file has one grid for each "
+                f"layer; use grid=free, or a method whose bits are the layer's (srquant methods lists them)"
+            )
 
     def uniform(self, bits: int, bounds: Mapping[str, Tensor]) -> Uniform:
         """The usual quantizer of activations, on this method's grid."""

@@ -89,9 +89,11 @@ class PTQ4SR(Method):
         plan = make_plan(model, self)
         patches = calibration.at_most(len(calibration), self.patch)
         values: dict[str, int] = {}
-        bounds = observe_ranges(
-            plan, patches, self, self.range, inputs=lambda name, x: values.setdefault(name, x.numel())
-        )
+
+        def count(name: str, x: Tensor) -> None:
+            values.setdefault(name, x.numel())
+
+        bounds = observe_ranges(plan, patches, self, self.range, inputs=count)
         layers = build_layers(plan, bounds, self, self.uniform)
         curve = finetune(
             swap(plan.network, layers),

@@ -150,4 +150,6 @@ def finished(layer: QuantLayer) -> QuantLayer:
     right = layer.right
     if isinstance(right, LearnableWeight):
         right = right.coded()
-    return QuantLayer(layer.product, layer.left, right, layer.bias).requires_grad_(False)
+    elif isinstance(right, Quantizer):
+        right = right.finished()
+    return QuantLayer(layer.product, layer.left.finished(), right, layer.bias).requires_grad_(False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srquant.fetching import resolve
+from srquant.model.adapting import feature_bits, image_factor
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import to_network
 from srquant.model.receptive_field import receptive_field
@@ -152,6 +153,21 @@ class Model:
         with plain_arithmetic(self.device), torch.inference_mode():
             return self.network(to_network(self.network, images.float())).div_(self.network.value_range)
 
+    @property
+    def bits_follow_image(self) -> bool:
+        """Whether the bits of activations depend on the image; such a model cannot be exported."""
+        return image_factor(self.network) is not None
+
+    def feature_bits(self, images: Tensor) -> Tensor | None:
+        """Mean bits of the activations that each image is computed with; None where they do not follow it. See
+        :func:`~srquant.model.adapting.feature_bits`.
+
+        Args:
+            images: ``n 3 h w`` in [0, 1], as they are passed to the model: tiles, where an image is cut.
+        """
+        with torch.inference_mode():
+            return feature_bits(self.network, images.float())
+
     def to(self, device: torch.device | str) -> Model:
         """The same model on another device."""
         return Model(copy_network(self.network).to(device), self.source, self.record)
@@ -194,6 +210,8 @@ class Model:
             biases[layer.right.bits] += layer.biases if layer.weights else 0
             bounds += sum(p.numel() for q in (layer.left, layer.right) for p in q.parameters())
         quantized, narrow = sum(codes.values()), sum(bits * count for bits, count in codes.items())
+        looking = image_factor(self.network)
+        bounds += 0 if looking is None else sum(p.numel() for p in looking.parameters())
         floats = sum(p.numel() for p in self.network.parameters()) - bounds
         parameters = quantized + floats
         buffers = {k: v for k, v in self.network.state_dict().items() if not k.endswith(".right.codes")}

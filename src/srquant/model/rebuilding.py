@@ -16,9 +16,9 @@ from srquant.model.folding import Fold, reshape_folded
 from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.model.multiplications import MultiplicationKind, kind_of, turned
 from srquant.model.products import route_products
-from srquant.model.swapping import replace_all
+from srquant.model.swapping import follow_images, replace_all
 from srquant.networks.base import SRNetwork
-from srquant.quantizers import Quantizer, build_quantizer, without_factor
+from srquant.quantizers import ImageFactor, Quantizer, build_quantizer, without_factor
 from srquant.quantizers.numerics.packing import packed_size, unpack
 from srquant.support.settings import Checked, stored_as
 from srquant.support.tensors import names_of, untie
@@ -58,6 +58,8 @@ class Index(Checked):
 
     tensors: tuple[tuple[str, Literal["float32", "int64", "bool"], tuple[_Size, ...]], ...]
     layers: tuple[StoredLayer, ...]
+    images: _Stored | None = None
+    """What looks at images, where quantizers follow them."""
 
 
 Build = Callable[[dict[str, Tensor]], SRNetwork]
@@ -83,17 +85,18 @@ def rebuild(
     takers = {name: _Taker(blobs.get(name, torch.empty(0)), dtype) for name, dtype in DTYPES.items()}
     floats = {key: takers[dtype].take(shape) for key, dtype, shape in index.tensors}
     codes = _Taker(blobs.get("codes", torch.empty(0)), torch.uint8)
+    images = None if index.images is None else _image_factor(index.images, takers["float32"])
     left: dict[str, Quantizer] = {}
     right: dict[str, CodedWeight | Quantizer] = {}
     for stored in index.layers:
-        left[stored.name] = _quantizer(stored.left, takers["float32"])
+        left[stored.name] = _quantizer(stored.left, takers["float32"], images)
         if stored.weight is not None:
             quantizer = _quantizer(stored.weight, takers["float32"])
             count = prod(stored.shape)
             packed = codes.take([packed_size(count, quantizer.bits)])
             right[stored.name] = CodedWeight(unpack(packed, quantizer.bits, count).reshape(stored.shape), quantizer)
         elif stored.right is not None:
-            right[stored.name] = _quantizer(stored.right, takers["float32"])
+            right[stored.name] = _quantizer(stored.right, takers["float32"], images)
         else:
             raise ValueError(f"the index gives {stored.name} no right operand")
     state = dict(floats)
@@ -114,6 +117,7 @@ def rebuild(
         bias = floats.get(f"{stored.name}.bias")
         made[stored.name] = _layer(stored, built, left[stored.name], right[stored.name], bias)
     replace_all(built, made)
+    follow_images(built)
     return built.requires_grad_(False).eval()
 
 
@@ -205,6 +209,14 @@ class _Taker:
         return part.clone().reshape(shape)
 
 
-def _quantizer(description: _Stored, taker: _Taker) -> Quantizer:
+def _quantizer(description: _Stored, taker: _Taker, images: ImageFactor | None = None) -> Quantizer:
     name, arguments, shapes = description
-    return build_quantizer(name, arguments, {bound: taker.take(shape) for bound, shape in shapes.items()})
+    return build_quantizer(name, arguments, {bound: taker.take(shape) for bound, shape in shapes.items()}, images)
+
+
+def _image_factor(description: _Stored, taker: _Taker) -> ImageFactor:
+    name, arguments, shapes = description
+    if name != ImageFactor.name:
+        raise ValueError(f"images are looked at by {name!r}, which this version does not know")
+    bounds = {bound: taker.take(shape) for bound, shape in shapes.items()}
+    return ImageFactor(bounds["lower"], bounds["upper"], **arguments)

@@ -4,6 +4,7 @@ Header (safetensors metadata, key ``srquant.model``): format version and a :clas
 Tensors:
 
 - ``index``: zlib-compressed JSON; every stored tensor's name, dtype and shape, every quantizer's kind and arguments;
+  what looks at images, where bits follow them (``images``);
   further names of a layer (``also``), and the groups of its weight where the module has inputs first
   (``inputs_first``; codes always have outputs first);
 - ``codes``: the packed codes of all quantized weights, layer after layer, each starting at a byte;
@@ -27,6 +28,7 @@ from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from srquant.model.adapting import image_factor
 from srquant.model.baking import Baked
 from srquant.model.folding import Fold
 from srquant.model.layer import CodedWeight
@@ -37,7 +39,7 @@ from srquant.networks.base import SRNetwork, check_keys
 from srquant.networks.checkpoint import read_metadata
 from srquant.networks.custom import CustomNetwork, plain_module
 from srquant.networks.recognising import network_named
-from srquant.quantizers import Quantizer
+from srquant.quantizers import ImageFactor, Quantizer
 from srquant.quantizers.numerics.packing import pack
 from srquant.support.errors import (
     ArgumentError,
@@ -53,7 +55,9 @@ from srquant.support.settings import Checked, from_json, to_json
 from srquant.support.tensors import names_of, save_safetensors
 
 HEADER = "srquant.model"
-FORMAT = 2
+FORMAT = 3
+"""Of the files that this version reads; it writes the first that can say what a model has: 1; 2 with baked layers; 3
+with bits that follow the image."""
 _FORMER_FIELDS = ("scores",)
 _LARGEST_INDEX = 64 << 20
 _MISFITS = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError, zlib.error)
@@ -94,7 +98,7 @@ def write_model(path: Path, network: SRNetwork, record: Record) -> None:
         OutputError: The file cannot be written.
     """
     described = cast(dict[str, Any], to_json(record))
-    number = FORMAT if described["baked"] else 1  # versions that know no baked layers open what has none
+    number = 3 if image_factor(network) is not None else 2 if described["baked"] else 1
     if number == 1:
         del described["baked"]
     header = {"format": number, "network": network.name, "config": to_json(network.config), "record": described}
@@ -156,10 +160,11 @@ def _pack(network: SRNetwork) -> dict[str, Tensor]:
     """The tensors of a file."""
     layers = quant_layers(network)
     names = {name: names for name, names in names_of(network).items() if name in layers}
-    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    floats = {key: _storable(value) for key, value in state.items() if not _belongs_to(key, names)}
+    floats = _float_tensors(network, names)
     floats |= {f"{name}.bias": layer.bias.detach().cpu() for name, layer in layers.items() if layer.bias is not None}
     bounds: list[Tensor] = []
+    looking = image_factor(network)
+    images = None if looking is None else _describe(looking, bounds)
     codes: list[Tensor] = []
     described: list[dict[str, Any]] = []
     for name, layer in layers.items():
@@ -176,7 +181,8 @@ def _pack(network: SRNetwork) -> dict[str, Tensor]:
             stored["also"] = list(names[name][1:])
         described.append(stored)
     tensors = [[key, str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in floats.items()]
-    index = json.dumps({"tensors": tensors, "points": described}, separators=(",", ":")).encode()
+    content = {"tensors": tensors, "points": described} | ({} if images is None else {"images": images})
+    index = json.dumps(content, separators=(",", ":")).encode()
     blobs = {"index": torch.frombuffer(bytearray(zlib.compress(index, 9)), dtype=torch.uint8)}
     if codes:
         blobs["codes"] = torch.cat(codes)
@@ -289,7 +295,7 @@ def _build(kind: type[SRNetwork], config: Any, module: nn.Module | None, state: 
     return built
 
 
-def _describe(quantizer: Quantizer, bounds: list[Tensor]) -> list[Any]:
+def _describe(quantizer: Quantizer | ImageFactor, bounds: list[Tensor]) -> list[Any]:
     """Kind, arguments and bound shapes; the bounds themselves are appended to the list."""
     shapes: dict[str, list[int]] = {}
     for name, value in quantizer.named_parameters():
@@ -307,3 +313,10 @@ def _storable(value: Tensor) -> Tensor:
 
 def _belongs_to(key: str, names: Mapping[str, tuple[str, ...]]) -> bool:
     return any(key.startswith(f"{name}.") for every in names.values() for name in every)
+
+
+def _float_tensors(network: SRNetwork, names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """What is stored as it is: all that belongs neither to a quantized layer nor to what looks at images."""
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    own = {**names, "image_factor": ("image_factor",)} if image_factor(network) is not None else names
+    return {key: _storable(value) for key, value in state.items() if not _belongs_to(key, own)}

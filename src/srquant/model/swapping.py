@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 
 from srquant.model.layer import BareLayer, QuantLayer
+from srquant.quantizers import Adaptive
 from srquant.support.tensors import modules_of, names_of
 
 N = TypeVar("N", bound=nn.Module)
@@ -60,7 +61,15 @@ def swap(network: N, layers: Mapping[str, QuantLayer]) -> N:
     """A copy of the network with some layers replaced."""
     swapped = copy_network(network)
     replace_all(swapped, layers)
+    follow_images(swapped)
     return swapped
+
+
+def follow_images(network: nn.Module) -> None:
+    """Hang what some quantizers follow, if any does, at the input of their network, in place."""
+    followed = {id(module.images): module.images for module in network.modules() if isinstance(module, Adaptive)}
+    for images in followed.values():
+        images.hang(network)
 
 
 def quant_layers(network: nn.Module) -> dict[str, QuantLayer]:

@@ -62,6 +62,9 @@ class Quantizer(nn.Module):
     grid: integers.Grid = "free"
     axis: int = 0
     """Of the values, along which bounds of shape ``(c,)`` lie."""
+    follows_image: ClassVar[bool] = False
+    """Whether its bits depend on the image that it quantizes for. Such a class is made with an ``images`` more, an
+    :class:`~srquant.quantizers.image_factor.ImageFactor`; ``bits`` are then those of an image with the factor 0."""
     apart: ClassVar[str] = ""
     """The parameter by which channels differ that share all bounds, if there is one."""
 
@@ -111,15 +114,16 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Values of the nearest levels; shape, dtype and memory format of ``x``."""
         knots = self.knots()
-        return self._along_axis(x, lambda moved: rounding.quantize(moved, knots, self.intervals))
+        return self._along_axis(x, lambda moved, intervals: rounding.quantize(moved, knots, intervals))
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes in [0, 2^bits), int16."""
-        return self._along_axis(x, lambda moved: grid.grid_codes(moved, self.knots(), self.intervals))
+        return self._along_axis(x, lambda moved, intervals: grid.grid_codes(moved, self.knots(), intervals))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of integer codes, float32."""
-        return self._along_axis(codes, lambda moved: grid.grid_values(moved, self.knots().detach(), self.intervals))
+        knots = self.knots().detach()
+        return self._along_axis(codes, lambda moved, intervals: grid.grid_values(moved, knots, intervals))
 
     def levels(self) -> Tensor:
         """All values it can give, increasing: ``(k,)`` or ``(c, k)``."""
@@ -132,9 +136,15 @@ class Quantizer(nn.Module):
         found = integers.integer_grid(self.knots(), self.intervals)
         return found if found is None else replace(found, axis=self.axis)
 
-    def _along_axis(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
-        """Do a work that takes channels along axis 0."""
-        return work(x.movedim(self.axis, 0)).movedim(0, self.axis) if self.axis else work(x)
+    def finished(self) -> Quantizer:
+        """The same with nothing left to learn but its bounds; itself where there is nothing else."""
+        return self
+
+    def _along_axis(self, x: Tensor, work: Callable[[Tensor, grid.Intervals], Tensor]) -> Tensor:
+        """Do a work that takes channels along axis 0, and the intervals of each segment."""
+        if not self.axis:
+            return work(x, self.intervals)
+        return work(x.movedim(self.axis, 0), self.intervals).movedim(0, self.axis)
 
     def extra_repr(self) -> str:
         bounds = ", ".join(f"{name}={_shown(value)}" for name, value in self.named_parameters())

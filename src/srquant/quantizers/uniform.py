@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from srquant.quantizers.adaptive import Adaptive
 from srquant.quantizers.base import NARROWEST, Quantizer, check_bits, check_grid
 from srquant.quantizers.channel_factor import Scaled
 from srquant.quantizers.channel_shift import Shifted
+from srquant.quantizers.image_factor import ImageFactor
 from srquant.quantizers.numerics.integers import WIDTH, Grid, short, uniform_knots
 
 
@@ -117,3 +119,25 @@ class ScaledUniform(Scaled, Uniform):
         self.require_common("upper", upper, 0)
         super().__init__(bits, lower, upper, grid)
         self.factor = nn.Parameter(factor.detach().clone())
+
+
+class AdaptiveUniform(Adaptive, Uniform):
+    """A uniform grid of as many levels as the image gets.
+
+    Args:
+        bits: b of an image with the factor 0, without ``layer``.
+        lower: Lower end of the range.
+        upper: Upper end.
+        images: Has the factors of the images.
+        layer: Of the layer, while it is learned.
+    """
+
+    name = "adaptive_uniform"
+
+    def __init__(
+        self, bits: int, lower: Tensor, upper: Tensor, images: ImageFactor, layer: Tensor | None = None
+    ) -> None:
+        self.require_common("lower", lower, 0)
+        self.require_common("upper", upper, 0)
+        super().__init__(bits, lower, upper)
+        self.follow(images, layer)
