@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from srquant.model import load as load
     from srquant.networks import SRNetwork as SRNetwork
     from srquant.pages import compare as compare
+    from srquant.pages import report as report
     from srquant.quantizers import Quantizer as Quantizer
     from srquant.quantizers.ranges import UniformRange as UniformRange
     from srquant.support.errors import SrquantError as SrquantError
@@ -73,7 +74,7 @@ _HOMES = {
     ),
     "srquant.model": ("Model", "load"),
     "srquant.networks": ("SRNetwork",),
-    "srquant.pages": ("compare",),
+    "srquant.pages": ("compare", "report"),
     "srquant.quantizers": ("Quantizer",),
     "srquant.quantizers.ranges": ("UniformRange",),
     "srquant.support.errors": ("SrquantError",),

@@ -18,6 +18,7 @@ from srquant.cli.fetch import fetch
 from srquant.cli.inspect import inspect
 from srquant.cli.methods import methods
 from srquant.cli.quantize import quantize
+from srquant.cli.report import report
 from srquant.cli.train import train
 from srquant.cli.upscale import upscale
 from srquant.support.errors import SrquantError
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Make image super-resolution networks small and fast: 8 to 2 bits, in minutes, without ground truth.",
 )
-for command in (quantize, evaluate, upscale, export, compare, inspect, methods, train, fetch, demo):
+for command in (quantize, evaluate, upscale, export, compare, report, inspect, methods, train, fetch, demo):
     app.command()(command)
 app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

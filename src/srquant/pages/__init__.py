@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from srquant.pages.comparing import compare as compare
+from srquant.pages.reporting import report as report

@@ -32,7 +32,7 @@ from srquant.pages.wording import (
 from srquant.support.errors import ArgumentError, LossWarning
 from srquant.support.files import require_apart, require_writable
 from srquant.support.memory import memory_errors
-from srquant.support.progress import bar
+from srquant.support.progress import Bar, bar
 
 _LEAST = 11
 """Pixels inside the border that scores need, a side."""
@@ -138,21 +138,9 @@ def compared(
     comparison = Comparison(tuple(contenders))
     if measure_layers and comparison.reference is None:
         raise ArgumentError("layers are measured against the float network; give it, and no second one")
-    scored: list[Scored] = []
-    left_out: list[str] = []
     with bar("Enlarging", len(contenders) * (len(pairs) + len(lows))) as shown:
-        for source in (*pairs, *lows):
-            low, high, said = _read(source)
-            left_out += said
-            outputs: dict[str, Pixels] = {}
-            for each in contenders:
-                with memory_errors(
-                    f"{source.name} is too large to be enlarged at once; give a smaller tile (tile=192)"
-                ):
-                    outputs[each.title] = enlarge(each.upscaler(), low, each.model.scale, each.tiling(tile))
-                shown.advance(1, f"{source.name} {each.title}")
-            budget = BUDGET // (len(pairs) + len(lows))
-            scored.append(_score(source.name, low, high, outputs, comparison, budget))
+        budget = BUDGET // (len(pairs) + len(lows))
+        results = [enlarged(comparison, source, budget, shown, tile) for source in (*pairs, *lows)]
     layers = _layers(comparison, pairs, lows) if measure_layers else comparison.described_layers()
     curves = [
         curve_of(title, comparison.numbers[title], model.record.curve)
@@ -162,12 +150,36 @@ def compared(
     return page_of(
         replace(
             comparison,
-            scored=tuple(scored),
+            scored=tuple(scored for scored, _ in results),
             layers=layers,
             curves=tuple(curve for curve in curves if curve is not None),
-            left_out=tuple(dict.fromkeys(left_out)),
+            left_out=tuple(dict.fromkeys(said for _, sentences in results for said in sentences)),
         )
     )
+
+
+def enlarged(
+    comparison: Comparison, source: Pair | Path, budget: int, shown: Bar, tile: int | None = None
+) -> tuple[Scored, list[str]]:
+    """One picture, enlarged by all models and scored, and what its file holds and is not shown.
+
+    Args:
+        comparison: Whose models.
+        source: HR and LR, or LR alone.
+        budget: Bytes that the pictures may take on a page.
+        shown: Moves on by one a model.
+        tile: Enlarge in tiles of this size; None enlarges at once, where a model takes any size.
+
+    Raises:
+        SrquantError: The picture cannot be read or enlarged.
+    """
+    low, high, left_out = _read(source)
+    outputs: dict[str, Pixels] = {}
+    for each in comparison.contenders:
+        with memory_errors(f"{source.name} is too large to be enlarged at once; give a smaller tile (tile=192)"):
+            outputs[each.title] = enlarge(each.upscaler(), low, each.model.scale, each.tiling(tile))
+        shown.advance(1, f"{source.name} {each.title}")
+    return _score(source.name, low, high, outputs, comparison, budget), left_out
 
 
 def _read(source: Pair | Path) -> tuple[Pixels, Pixels | None, list[str]]:

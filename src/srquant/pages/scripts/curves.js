@@ -5,6 +5,9 @@ function startCurves() {
   const curves = dataOf("curves-data");
   if (!curves) return;
   const place = document.getElementById("curves");
+  // Curves of one colour are told apart by their dashes.
+  const dashes = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
+  const dash = (curve) => dashes[curves.filter((other) => other.number === curve.number).indexOf(curve) % dashes.length];
   const parts = [...new Set(curves.flatMap((curve) => Object.keys(curve.parts)))];
   for (const part of parts) {
     const own = curves.filter((curve) => curve.parts[part]);
@@ -29,7 +32,7 @@ function startCurves() {
           label: curve.title,
           data: curve.parts[part].map((value, epoch) => ({ x: epoch + 1, y: value })),
           borderColor: seriesColour(curve.number), backgroundColor: seriesColour(curve.number),
-          borderWidth: 2, pointRadius: curve.parts[part].length > 60 ? 0 : 2.5, pointStyle: MARKS[curve.number % 8],
+          borderDash: dash(curve), borderWidth: 2, pointRadius: curve.parts[part].length > 60 ? 0 : 2.5, pointStyle: MARKS[curve.number % 8],
         })),
       },
       options: {

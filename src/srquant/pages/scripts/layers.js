@@ -26,7 +26,7 @@ function startLayers() {
     data: {
       labels: names(),
       datasets: [
-        { label: "levels", data: rows().map((row) => [row.lower, row.upper]), backgroundColor: seriesColour(0), grouped: false, order: 0, maxBarThickness: 12, barPercentage: 0.45 },
+        { label: "levels", data: rows().map((row) => (row.lower === null ? null : [row.lower, row.upper])), backgroundColor: seriesColour(0), grouped: false, order: 0, maxBarThickness: 12, barPercentage: 0.45 },
         { label: "values of the float network", data: rows().map((row) => row.seen), backgroundColor: faded(seriesColour(7), 0.45), grouped: false, order: 1, maxBarThickness: 26 },
       ].filter((each) => each.data.some((value) => value !== null)),
     },
@@ -93,7 +93,8 @@ function startLayers() {
     const found = rows();
     part("note").textContent = models[Number(model.value)].note;
     part("losses").hidden = !found.some((row) => row.loss !== null);
-    part("ranges").hidden = part("numbers").hidden = !found.length;
+    part("ranges").hidden = !found.some((row) => row.lower !== null);
+    part("numbers").hidden = !found.length;
     part("distribution").hidden = !found.some((row) => row.counts.length);
     const before = layer.value;
     layer.replaceChildren(...found.filter((row) => row.counts.length).map((row) => new Option(row.name, row.name, false, row.name === before)));
