@@ -19,6 +19,7 @@ from srquant.images.evaluation import Scores
 from srquant.images.evaluation import evaluate as _evaluate
 from srquant.images.finding import find_pairs
 from srquant.images.formats.table import Target, named
+from srquant.images.perceptual import further_scores
 from srquant.images.tiling import SMALLEST_TILE, UNBOUNDED_OVERLAP, Tiling
 from srquant.images.upscaling import Done, Upscaler, upscale_file, upscale_tree
 from srquant.methods import METHODS, USUAL, Method, method_named
@@ -207,9 +208,12 @@ def evaluate(
     tile: int | None = None,
     overlap: int | None = None,
     border: Border = "replicate",
+    scores: Iterable[str] = (),
     device: str = "auto",
 ) -> list[Scores]:
-    """Score a model on benchmark sets.
+    """Score a model on benchmark sets: PSNR and SSIM, and what else is asked for.
+
+    >>> evaluate(model, "set5", "set14", scores=["lpips", "dists"])
 
     Args:
         model: Float or quantized, or an exported file opened in an engine.
@@ -219,9 +223,13 @@ def evaluate(
         overlap: Pixels that tiles overlap by; None for what the model needs (:func:`tiling`). 0 with ``tile=96`` scores
             patch by patch, as AdaBM and OAPTQ do on Urban100, Test2K and Test4K.
         border: How MATLAB's bicubic treats borders where LR images are made.
+        scores: Further ones: ``lpips``, ``dists``; see :mod:`srquant.images.perceptual`.
         device: Where to compute.
 
     Raises:
+        UnknownNameError: There is no such score.
+        MissingExtraError: A score needs the extra ``perceptual``.
+        FetchError: Weights of a score, or what has a name, cannot be fetched.
         ImageError: A folder has no pairs of the model's scale, or no known layout.
 
     Warns:
@@ -236,11 +244,12 @@ def evaluate(
         check("overlap", overlap, Annotated[int, Field(ge=0, le=1_000_000)])
         if tile is None:
             raise ArgumentError(f"overlap={overlap} is of tiles, and the image is given at once; give tile=96 too")
+    further = further_scores(scores, pick_device(device))
     upscaler = _on_device(model, device)
     whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
     if whole:
-        return _evaluate(upscaler, folders, model.scale)
-    return _evaluate(upscaler, folders, model.scale, _tiling(model, 192 if tile is None else tile, overlap))
+        return _evaluate(upscaler, folders, model.scale, None, further)
+    return _evaluate(upscaler, folders, model.scale, _tiling(model, 192 if tile is None else tile, overlap), further)
 
 
 def _tiling(model: Model | Exported, tile: int, overlap: int | None) -> Tiling:

@@ -150,6 +150,7 @@ class TestCommands:
         "evaluate edsr-x4 set5",
         "inspect edsr-x4",
         "upscale edsr-x4 set5 -o out",
+        "compare edsr-x4 --low small.png -o page.html",
         "bench run edsr-x4 --data set5 --calibration photos --patches 2 --patch-size 16 --method minmax -o runs",
         "train EDSR --data set5 --scale 2 --steps 1 --set network.channels=8 --set network.blocks=1 "
         "--set training.batch=1 --set training.patch=12 --set training.validation=1 -o n.safetensors",
@@ -159,6 +160,7 @@ class TestCommands:
 
     @pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join(call.split()[:2]))
     def test_names(self, names: Server, run: Run, call: str) -> None:
+        write_png(Path("small.png"), 24, 24)
         code, _, said = run(*call.split())
         assert code == 0, said
         assert names.requests
@@ -229,7 +231,7 @@ class TestCatalogue:
         assert entry.page.startswith(("https://", "http://www.manga109.org"))
         assert not entry.address or entry.address.startswith("https://")
         assert not entry.address or entry.file
-        assert entry.is_archive == (entry.kind != "network" and bool(entry.address))
+        assert entry.is_archive == (not entry.is_weights and bool(entry.address))
         if entry.checksum_from == "release":
             assert f"-{entry.sha256}." in entry.file
         elif entry.sha256:

@@ -6,7 +6,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from srquant.api import pick_device, quantize, tiling
 from srquant.bench.cells import Cell, DataSet, Subject
 from srquant.bench.provenance import commit, device_name, forget_peak, peak_memory, processor
 from srquant.bench.records import FLOAT, CellRecord, DataScores
-from srquant.images.evaluation import ImageScores, Scores, evaluate
+from srquant.images.evaluation import Scores, evaluate
 from srquant.model import Model
 from srquant.model.observing import first_checked
 from srquant.model.preparing import prepare
@@ -178,8 +178,8 @@ def score(model: Model, data: DataSet, float_data: Sequence[DataScores] = ()) ->
 
 def columns(scores: Scores) -> dict[str, tuple[float, ...]]:
     """Every score of :class:`~srquant.images.evaluation.ImageScores`, by name, image by image."""
-    names = [each.name for each in fields(ImageScores) if each.name != "name"]
-    return {name: tuple(float(getattr(image, name)) for image in scores.images) for name in names}
+    rows = [image.named() for image in scores.images]
+    return {name: tuple(row[name] for row in rows) for name in rows[0]}
 
 
 def speed_up(model: Model, quantized: Model) -> float:

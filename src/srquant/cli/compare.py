@@ -22,7 +22,7 @@ from srquant.cli.options import (
 def compare(
     model: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Float networks, files srquant made, exported files; of one scale."),
+        typer.Argument(metavar="MODEL...", help="Float networks or their names, files srquant made, exported files."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page, .html.")],
     image: Annotated[
@@ -51,6 +51,7 @@ def compare(
     [bold]srquant compare a.safetensors edsr_x4.pth --low phone.jpg --layers -o page.html[/bold]
     """
     from srquant import load, open_exported
+    from srquant.fetching import resolve
     from srquant.model.storage import is_model_file
     from srquant.pages import compare as run
     from srquant.pages.contenders import with_titles
@@ -58,13 +59,14 @@ def compare(
     pictures, lows = image or [], low or []
     require_output(output, "pages", (".html",), *model, *pictures, *lows)
     settings = network_settings(set_)
+    titled = {title: resolve(path, "network") for title, path in with_titles(model).items()}
     opened = {
         title: open_exported(path, engine)
         if path.suffix == ".onnx"
         else load(path)
         if is_model_file(path)
         else load(path, value_range=value_range, settings=settings)
-        for title, path in with_titles(model).items()
+        for title, path in titled.items()
     }
-    run(opened, pictures, output, low_images=lows, layers=layers, tile=tile, device=device, files=with_titles(model))
+    run(opened, pictures, output, low_images=lows, layers=layers, tile=tile, device=device, files=titled)
     print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -21,6 +21,10 @@ def evaluate(
         ),
     ],
     json: Annotated[Path | None, typer.Option(help="Write all scores, image by image, to this file.")] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Further scores, lower is better: lpips, dists (extra perceptual); several."),
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Enlarge in tiles of this size instead of at once.")] = None,
     overlap: Annotated[
         int | None,
@@ -31,7 +35,8 @@ def evaluate(
         typer.Option(help="Borders of bicubic where LR is made: replicate as in the benchmarks, or newer MATLAB's."),
     ] = "replicate",
 ) -> None:
-    """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped.
+    """Score a float or quantized model: PSNR and SSIM on luma, a border of scale pixels cropped; LPIPS (AlexNet) and
+    DISTS on RGB, uncropped, if asked for.
 
     Pairs are known in these layouts (s is the scale, * any name): HR + LR, HR + LR/X{s}, HR/X{s} + LR/X{s},
     HR + LR_bicubic, HR + LR_bicubic/X{s}, GTmod12 + LRbicX{s}, GT + LQ, *_HR + *_LR_bicubic, *_HR + *_LR_bicubic/X{s},
@@ -42,6 +47,8 @@ def evaluate(
     [bold]srquant evaluate edsr_x4_w4a4.safetensors Set5/x4 Set14/x4[/bold]
 
     [bold]srquant evaluate edsr-baseline-x4 set5 set14[/bold]
+
+    [bold]srquant evaluate edsr_x4_w4a4.safetensors set5 --score lpips --score dists[/bold]
 
     [bold]srquant evaluate edsr_x4.pth benchmarks/ --json scores.json[/bold]
 
@@ -55,7 +62,8 @@ def evaluate(
     if json is not None:
         require_apart(json, model.model, *data, below=True)
         require_writable(json)
-    scores = run(model.open(), *data, tile=tile, overlap=overlap, border=border, device=model.device)
+    further = score or ()
+    scores = run(model.open(), *data, tile=tile, overlap=overlap, border=border, scores=further, device=model.device)
     print_scores(scores)
     if json is not None:
         write_scores(json, str(model.model), scores)

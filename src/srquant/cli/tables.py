@@ -13,6 +13,7 @@ from srquant.cli.demonstration import Row
 from srquant.fetching.catalogue import Entry
 from srquant.fetching.fetching import place_of
 from srquant.images.evaluation import Scores
+from srquant.images.perceptual import SCORES
 from srquant.methods import MethodDescription
 from srquant.model import Model
 from srquant.model.adapting import image_factor
@@ -24,12 +25,14 @@ from srquant.support.settings import to_json
 
 def print_scores(scores: list[Scores]) -> None:
     """A row for each data set."""
+    further = [f"{SCORES[name].title} (lower is better)" for name in (scores[0].further if scores else ())]
     adaptive = any(row.fab is not None for row in scores)
-    table = _table("data", "images", "PSNR (dB)", "SSIM", "SSIM (AdaBM)", *(["FAB"] if adaptive else []))
+    fab = ["FAB"] if adaptive else []
+    table = _table("data", "images", "PSNR (dB)", "SSIM", "SSIM (AdaBM)", *further, *fab)
     for row in scores:
-        fab = [] if row.fab is None else [f"{row.fab:.2f}"]
-        scored = f"{row.psnr:.2f}", f"{row.ssim:.4f}", f"{row.ssim_adabm:.4f}"
-        table.add_row(row.name, str(len(row.images)), *scored, *fab)
+        means = f"{row.psnr:.2f}", *(f"{mean:.4f}" for mean in (row.ssim, row.ssim_adabm, *row.further.values()))
+        bits = [] if row.fab is None else [f"{row.fab:.2f}"]
+        table.add_row(row.name, str(len(row.images)), *means, *bits)
     _print(table)
     print_made([row.name for row in scores if row.low_is_made])
 

@@ -17,9 +17,10 @@ from srquant.support.settings import Checked, from_json
 
 _FILE = Path(__file__).with_name("catalogue.toml")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-Kind = Literal["network", "pairs", "sets", "photographs", "low"]
+Kind = Literal["network", "features", "pairs", "sets", "photographs", "low"]
 KINDS: Mapping[Kind, str] = {
     "network": "a network",
+    "features": "a part of a score",
     "pairs": "HR and LR images",
     "sets": "several sets of HR and LR images",
     "photographs": "HR images",
@@ -57,6 +58,11 @@ class Entry(Checked):
     def file(self) -> str:
         """Name of the file at the address; empty where there is none."""
         return PurePosixPath(unquote(urlsplit(self.address).path)).name
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether the file is weights, which are read whole at each use."""
+        return self.kind in ("network", "features")
 
     @property
     def is_archive(self) -> bool:

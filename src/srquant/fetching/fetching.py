@@ -47,7 +47,7 @@ def fetch(name: str, *, again: bool = False, check: bool = False) -> Path:
             whose size or time of change is another.
 
     Returns:
-        The file of a network, or the folder of the pictures.
+        The file of weights, or the folder of the pictures.
 
     Raises:
         UnknownNameError: There is no such name.
@@ -100,7 +100,7 @@ class Place:
         receipt = self.receipt
         if receipt is None or again:
             receipt = self._brought(receipt)
-        found = changes(self.folder, receipt, self.start, thorough=check or self.entry.kind == "network")
+        found = changes(self.folder, receipt, self.start, thorough=check or self.entry.is_weights)
         if found:
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             raise FetchError(

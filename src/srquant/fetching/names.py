@@ -102,6 +102,7 @@ def _part(entry: Entry, name: str, wanted: Wanted, scale: int | None) -> str:
 def _way_out(entry: Entry) -> str:
     ways = {
         "network": "; srquant fetch lists data too",
+        "features": "; srquant evaluate --score uses it",
         "low": "; LR images are given to --calibration",
         "photographs": "; photographs are given to --calibration-hr, which makes LR images of them",
         "pairs": "; --calibration-hr takes its HR images",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,31 @@ from srquant.support.memory import memory_errors
 from srquant.support.progress import bar
 from srquant.support.wording import counted
 
+if TYPE_CHECKING:
+    from srquant.images.perceptual import Score
+
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Scores of one image: PSNR in dB and SSIM in both dialects (see :mod:`srquant.images.metrics`)."""
+    """Scores of one image: PSNR in dB, SSIM in both dialects (see :mod:`srquant.images.metrics`), and further ones.
+
+    Args:
+        name: File name of the HR image.
+        psnr: In dB.
+        ssim: BasicSR's dialect.
+        ssim_adabm: AdaBM's dialect.
+        further: Those that were asked for, by name (see :mod:`srquant.images.perceptual`).
+    """
 
     name: str
     psnr: float
     ssim: float
     ssim_adabm: float
+    further: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def named(self) -> dict[str, float]:
+        """All scores by name: ``psnr``, ``ssim``, ``ssim_adabm``, and the further ones."""
+        return {"psnr": self.psnr, "ssim": self.ssim, "ssim_adabm": self.ssim_adabm, **self.further}
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class Scores:
         if not self.images:
             return f"Scores({self.name}: no images)"
         means = f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.4f}, SSIM (AdaBM) {self.ssim_adabm:.4f}"
+        means += "".join(f", {name} {value:.4f}" for name, value in self.further.items())
         means += "" if self.fab is None else f", FAB {self.fab:.2f}"
         return f"Scores({self.name}: {means}; {counted(len(self.images), 'image')})"
 
@@ -70,6 +87,12 @@ class Scores:
         return fmean(image.ssim_adabm for image in self.images)
 
     @property
+    def further(self) -> dict[str, float]:
+        """Means of the further scores, by name."""
+        names = self.images[0].further if self.images else ()
+        return {name: fmean(image.further[name] for image in self.images) for name in names}
+
+    @property
     def fab(self) -> float | None:
         """Feature average bits: the mean of ``image_bits``; None where bits do not follow the image."""
         return fmean(self.image_bits) if self.image_bits else None
@@ -86,7 +109,11 @@ class Scores:
 
 
 def evaluate(
-    upscaler: Upscaler, folders: Iterable[PairFolder], scale: int, tiling: Tiling | None = None
+    upscaler: Upscaler,
+    folders: Iterable[PairFolder],
+    scale: int,
+    tiling: Tiling | None = None,
+    further: Mapping[str, Score] | None = None,
 ) -> list[Scores]:
     """Score an upscaler: output clamped and rounded to 8 bits, a border of ``scale`` pixels cropped, luma, no ensemble.
 
@@ -96,6 +123,7 @@ def evaluate(
         folders: Benchmark sets, from :func:`srquant.images.find_pairs`.
         scale: How many times larger the output is.
         tiling: Enlarge in tiles; None gives the whole image at once, as the literature does.
+        further: Scores beside PSNR and SSIM, as :func:`srquant.images.perceptual.further_scores` opens them.
 
     Raises:
         MemoryLimitError: An image is too large to be enlarged at once.
@@ -110,7 +138,9 @@ def evaluate(
             for pair in folder:
                 low, high = pair.read()
                 with memory_errors(f"{pair.name} is too large to be enlarged at once; give a smaller tile (tile=192)"):
-                    image = score(enlarge(noting, low, scale, tiling), high, scale, pair.name)
+                    output = enlarge(noting, low, scale, tiling)
+                    image = score(output, high, scale, pair.name)
+                image = replace(image, further={name: of(output, high) for name, of in (further or {}).items()})
                 images.append(image)
                 bits += noting.taken()
                 shown.advance(1, f"{folder.name} {image.psnr:.2f} dB")
@@ -177,7 +207,7 @@ def score(output: NDArray[np.uint8], reference: NDArray[np.uint8], border: int, 
 
 def write_scores(path: Path, model: str, scores: Iterable[Scores]) -> None:
     """Write scores as JSON, all or nothing: ``{"model": …, "data": {set: {psnr, ssim, ssim_adabm, lr, images: {…}}}}``;
-    see :meth:`Scores.to_json`.
+    see :meth:`Scores.to_json`. Further scores stand beside SSIM, by name.
 
     Raises:
         OutputError: The file cannot be written.
@@ -192,4 +222,5 @@ def _row(scores: Scores | ImageScores) -> dict[str, Any]:
         "psnr": scores.psnr if np.isfinite(scores.psnr) else "inf",
         "ssim": scores.ssim,
         "ssim_adabm": scores.ssim_adabm,
+        **scores.further,
     }

@@ -18,6 +18,7 @@ from srquant.networks.sizes import Sizes
 from srquant.networks.undescribed import UndescribedNetwork
 from srquant.support.errors import MissingExtraError, NetworkError
 from srquant.support.settings import Checked
+from srquant.support.torchvision import make_importable
 
 _PREFIX = "network."
 _LONGEST = 200
@@ -136,25 +137,5 @@ def import_spandrel() -> Any:
     """
     if any(importlib.util.find_spec(package) is None for package in ("spandrel", "torchvision")):
         raise MissingExtraError("no network of srquant's own has these weights; trying spandrel's", "spandrel")
-    _make_torchvision_importable()
+    make_importable()
     return importlib.import_module("spandrel")
-
-
-def _make_torchvision_importable() -> None:
-    """Let torchvision import on a PyTorch it was not compiled for.
-
-    Its Python part registers fake kernels for two operators of its compiled part, and fails to import where that part
-    cannot be loaded, as on CPU-only builds. Only then their signatures are declared here (where it can be loaded, a
-    second declaration would end the process); nothing that srquant opens calls them.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT_ALIVE.append(library)
-        importlib.import_module("torchvision")
-
-
-_KEPT_ALIVE: list[torch.library.Library] = []

@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -55,3 +56,15 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error is an allocation that failed, on any device."""
     texts = ("can't allocate memory", "out of memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in texts)
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that may still be taken on a device without others being swapped or ended; None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (kilobytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError):
+        return None
+    return 1024 * int(kilobytes)
