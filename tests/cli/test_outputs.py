@@ -38,6 +38,10 @@ CASES = {
     "evaluate": Case(("edsr.pth", "Set/x4"), ".json", option="--json"),
     "upscale": Case(("edsr.pth", "p.png"), ".png", reads=("edsr.pth", "p.png")),
     "export": Case(("m.safetensors",), ".onnx", reads=("m.safetensors",)),
+    "compare": Case(
+        ("edsr.pth", "m.safetensors", "--image", "p.png"), ".html", reads=("edsr.pth", "m.safetensors", "p.png")
+    ),
+    "report": Case(("runs", "--network", "edsr.pth", *DATA), ".html"),
     "train": Case(("EDSR", "--data", "low"), ".safetensors", (".png", ".json", ".safetensors.state"), reads=()),
     "analyze outliers": Case(("edsr.pth", *DATA), ".png", (".csv",)),
     "analyze distributions": Case(("edsr.pth", *CALIBRATION), ".png", (".csv",)),

@@ -130,6 +130,10 @@ def test_what_cannot_be_reported_is_said(run, bench: dict[str, Path], tmp_path: 
         assert not out.exists()
     code, _, error = run("report", bench["runs"], "-o", tmp_path / "page.pdf")
     assert code == 2 and "pages are written as .html files" in error
+    linked = tmp_path / "linked.html"
+    linked.symlink_to(bench["runs"] / "models/plq.safetensors")
+    code, _, error = run("report", bench["runs"], "-o", linked)
+    assert code == 2 and "which is read" in error
     with pytest.raises(ArgumentError, match=r"\.html"):
         srquant.report(bench["runs"], tmp_path / "page.pdf")
 
