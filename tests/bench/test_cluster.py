@@ -67,6 +67,7 @@ def lose(cluster: Any, file: Path, lost: list[str]) -> None:
             lost.append(str(raylet))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore")  # of Ray's own
 def test_a_node_and_a_process_are_lost_and_the_grid_ends_complete(
     cluster: Any, tmp_path: Path, low_images: Path

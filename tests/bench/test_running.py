@@ -221,6 +221,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_computed(inputs: Path) -
         (ArgumentError, "workers=0 is outside 1…1,024", {"workers": 0}),
         (ArgumentError, "threads=0 is outside 1…1,024", {"threads": 0}),
         (ArgumentError, "device='moon' is not available here", {"device": "moon"}),
+        (UnknownNameError, "unknown score 'lpisp'; did you mean 'lpips'", {"scores": ["lpisp"]}),
         (OutputError, "cannot write", {"output": inputs / "edsr.pth"}),
     ]
     for kind, message, given in cases:
@@ -255,3 +256,24 @@ def test_warnings_are_notes_of_the_record(tmp_path: Path, low_images: Path, monk
     (record,) = runs
     assert any("does not look like its input" in note for note in record.notes), "weights are random"
     assert replace(record, notes=()) != record
+
+
+def test_methods_that_learn_with_ground_truth_are_given_the_photographs(tmp_path: Path, low_images: Path) -> None:
+    for number in range(2):
+        write_png(tmp_path / f"photos/{number}.png", 100, 110, number)
+    short = "pams:training.steps=2,training.batch=1,training.patch=24"
+    own = subject(tmp_path, low_images)
+    with pytest.raises(ArgumentError, match="pams learns with ground truth: give calibration_hr, a folder of photogr"):
+        plan([(own, [titled(short)])], "cpu")
+    own = replace(own, photographs=tmp_path / "photos")
+    grid = plan([(own, [titled(short), titled("minmax")])], "cpu")
+    pams, minmax = grid.cells[1:]
+    assert (
+        pams.calibration.startswith("2 photographs") and pams.identity["calibration"] != minmax.identity["calibration"]
+    )
+    runs, _ = run_here(grid, tmp_path / "runs")
+    assert [record.reason for record in runs] == ["", "", ""]
+    assert runs.records[1].method == "pams" and runs.records[1].curve
+    write_png(tmp_path / "photos/1.png", 100, 110, 9)
+    again = plan([(own, [titled(short), titled("minmax")])], "cpu")
+    assert [new.key == old.key for new, old in zip(again.cells, grid.cells, strict=True)] == [True, False, True]

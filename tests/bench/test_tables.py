@@ -85,6 +85,20 @@ def test_bits_that_adapt() -> None:
     assert (rows["mse W4A4"][3], rows["plq W4A4"][3]) == ("4.00", "")
 
 
+def test_further_scores_are_columns_in_which_less_is_better() -> None:
+    def with_lpips(record: CellRecord, value: float) -> CellRecord:
+        own = record.data[0]
+        return replace(record, data=(replace(own, scores=own.scores | {"lpips": (value, value)}),))
+
+    runs = runs_of(*(with_lpips(record, 0.1 + number / 100) for number, record in enumerate(RUNS.records)))
+    text = show(runs)
+    rows = lines(text)
+    assert rows["method bits"][5:7] == ["SSIM", "LPIPS"]
+    assert rows["minmax W4A4"][6] == "**0.1100**" and rows["plq W4A4"][6] == "*0.1200*"
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {len(rows["plq W4A4"]) + 1}
+    assert {line.count("|") for line in show(RUNS).splitlines() if line.startswith("|")} == {10}
+
+
 def test_failures_and_tiles_are_said() -> None:
     failed = replace(record("plq", 1.0, number=9), status="failed", reason="no | memory", data=())
     tiled = record("mse", 28.0)

@@ -36,11 +36,18 @@ class DataSet:
         folder: The pairs.
         tile: Height and width of tiles, in LR pixels; None enlarges each image at once.
         overlap: Of tiles; None for what the network needs.
+        further: Scores beside PSNR and SSIM, by name; see :mod:`srquant.images.perceptual`.
     """
 
     folder: PairFolder
     tile: int | None = None
     overlap: int | None = None
+    further: tuple[str, ...] = ()
+
+    @property
+    def decides(self) -> list[str | int | None]:
+        """All that decides scores on it."""
+        return [self.folder.digest(), self.tile, self.overlap, *self.further]
 
     @property
     def scored(self) -> dict[str, int]:
@@ -173,7 +180,7 @@ def plan(requests: Sequence[tuple[Subject, Sequence[tuple[str, Method]]]], devic
             "torch": torch.__version__,
             "device": device,
             "network": network.digest,
-            "data": digest_of_settings([[each.folder.digest(), each.tile, each.overlap] for each in subject.data]),
+            "data": digest_of_settings([each.decides for each in subject.data]),
         }
         own = Cell(number, network, FLOAT, 0, None, common)
         floats.setdefault(own.key, own)

@@ -16,9 +16,10 @@ import torch
 from srquant.analysis.sensitivity import sensitivity
 from srquant.api import pick_device, quantize, tiling
 from srquant.bench.cells import Cell, DataSet, Subject
-from srquant.bench.provenance import commit, device_name, forget_peak, peak_memory, processor
+from srquant.bench.provenance import device_name, forget_peak, peak_memory, processor
 from srquant.bench.records import FLOAT, CellRecord, DataScores
 from srquant.images.evaluation import Scores, evaluate
+from srquant.images.perceptual import further_scores
 from srquant.model import Model
 from srquant.model.observing import first_checked
 from srquant.model.preparing import prepare
@@ -105,7 +106,6 @@ def failed(cell: Cell, reason: str) -> CellRecord:
         seed=cell.seed,
         versions=versions(),
         processor=processor(),
-        commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -163,7 +163,7 @@ def score(model: Model, data: DataSet, float_data: Sequence[DataScores] = ()) ->
     cut = None if data.tile is None else tiling(model, data.tile)
     if cut is not None and data.overlap is not None:
         cut = replace(cut, overlap=data.overlap)
-    (found,) = evaluate(upscaler, [data.folder], model.scale, cut)
+    (found,) = evaluate(upscaler, [data.folder], model.scale, cut, further_scores(data.further, model.device))
     scores = columns(found)
     before = next((each.scores for each in float_data if each.name == found.name), scores)
     return DataScores(
@@ -173,13 +173,14 @@ def score(model: Model, data: DataSet, float_data: Sequence[DataScores] = ()) ->
         float_scores=before,
         low_is_made=found.low_is_made,
         scored=data.scored,
+        image_bits=found.image_bits,
     )
 
 
 def columns(scores: Scores) -> dict[str, tuple[float, ...]]:
-    """Every score of :class:`~srquant.images.evaluation.ImageScores`, by name, image by image."""
-    rows = [image.named() for image in scores.images]
-    return {name: tuple(row[name] for row in rows) for name in rows[0]}
+    """Every score by name, image by image."""
+    named = [image.named() for image in scores.images]
+    return {name: tuple(float(each[name]) for each in named) for name in named[0]}
 
 
 def speed_up(model: Model, quantized: Model) -> float:

@@ -74,6 +74,7 @@ class Sources:
 
     data: Sequence[Path | str]
     patches: PatchSource
+    further: tuple[str, ...] = ()
 
 
 def grid_requests(
@@ -100,7 +101,7 @@ def grid_requests(
             Subject(
                 model,
                 sources.patches.open(model.scale),
-                tuple(DataSet(each, tile, overlap) for each in folders[model.scale]),
+                tuple(DataSet(each, tile, overlap, sources.further) for each in folders[model.scale]),
                 sources.patches.photographs,
             ),
             titled,
@@ -122,7 +123,7 @@ def suite_requests(suite: Suite, models: Sequence[Model], sources: Sources, sett
         for number, model in enumerate(models)
         if (published_name(model.network), model.scale) in suite.networks
     }
-    fitted = fit(suite, models, folders, patches, sources.patches.photographs, settings)
+    fitted = fit(suite, models, folders, patches, sources.patches.photographs, settings, sources.further)
     for line in fitted.missing:
         warnings.warn(f"{suite.name}: {line}", SuiteWarning, stacklevel=3)
     return fitted.requests

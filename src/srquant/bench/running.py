@@ -16,6 +16,7 @@ from srquant.bench.cells import Cell, Grid, plan
 from srquant.bench.cluster import RayCluster
 from srquant.bench.local import LocalProcesses
 from srquant.bench.measuring import Outcome, Wishes, failed
+from srquant.bench.provenance import commit
 from srquant.bench.records import MODELS, RECORDS, STATES, CellRecord, Runs, in_order, record_path, scan, write_record
 from srquant.bench.requests import (
     PatchSource,
@@ -29,6 +30,7 @@ from srquant.bench.requests import (
 from srquant.bench.suites import apply, suite_named
 from srquant.bench.tasks import Task, Workers
 from srquant.images.calibration import Calibration
+from srquant.images.perceptual import further_scores
 from srquant.learning.state import state_of
 from srquant.methods import Method
 from srquant.methods.base import EdgeProtocol
@@ -56,6 +58,7 @@ def run(
     patches: int | None = None,
     patch_size: int | None = None,
     seed: int = 0,
+    scores: Iterable[str] = (),
     tile: int | None = None,
     overlap: int | None = None,
     workers: int = 1,
@@ -91,6 +94,7 @@ def run(
         patches: How many patches of a folder; 100, or what the suite says, if None.
         patch_size: Their height and width; see :meth:`Calibration.from_low_resolution`.
         seed: Decides which patches.
+        scores: Further ones: ``lpips``, ``dists``; see :mod:`srquant.images.perceptual`.
         tile: Score in tiles of this size; None enlarges each image at once.
         overlap: Of tiles; see :func:`srquant.evaluate`.
         workers: Cells computed at the same time.
@@ -113,7 +117,8 @@ def run(
         SuiteWarning: Something of the suite is not at hand; the message says how it is brought.
     """
     wishes = Wishes(device, shared_threads(workers, threads), keep_models, sensitivities)
-    sources = Sources(data, PatchSource(calibration, calibration_hr, patches, patch_size, seed))
+    further = tuple(further_scores(scores))  # opened here, so that what is missing is said before anything is computed
+    sources = Sources(data, PatchSource(calibration, calibration_hr, patches, patch_size, seed), further)
     if suite is None:
         titled = apply(list(configured(methods, bits, edges)), settings)
         requests = grid_requests(opened(networks), titled, sources, tile, overlap)
@@ -176,6 +181,7 @@ class _Driver:
     def __init__(self, grid: Grid, folder: Path, wishes: Wishes) -> None:
         self.shown: Bar | None = None
         self._grid, self._folder, self._wishes = grid, folder, wishes
+        self._commit = commit()  # now: the sources may change while cells are computed
         self.records = {record.key: record for record in scan(folder)[0]} if folder.exists() else {}
 
     def has(self, cell: Cell) -> bool:
@@ -211,7 +217,7 @@ class _Driver:
         return state_of(self._folder / STATES / cell.key[:16])
 
     def _keep(self, task: Task, outcome: Outcome) -> None:
-        cell, record = task.cell, outcome.record
+        cell, record = task.cell, replace(outcome.record, commit=self._commit)
         if outcome.model is not None:
             record = replace(record, model=f"{MODELS}/{record.file_name}.safetensors")
             path = self._folder / record.model

@@ -266,6 +266,7 @@ def fit(
     calibration: Mapping[int, Calibration],
     photographs: Path | None,
     settings: Iterable[str] = (),
+    further: tuple[str, ...] = (),
 ) -> Fitted:
     """Put together what of a suite is at hand.
 
@@ -276,6 +277,7 @@ def fit(
         calibration: Patches, by the number of the model; those that the table has not need none.
         photographs: A folder, for methods that learn with ground truth.
         settings: Further ``field=value`` for every method that has the field.
+        further: Scores beside PSNR and SSIM, by name.
 
     Raises:
         ArgumentError: Nothing of the table can be computed.
@@ -298,7 +300,7 @@ def fit(
                 for data in suite.data
                 if data not in found
             ]
-            sets = tuple(_data_set(suite, name, found[name]) for name in suite.data if name in found)
+            sets = tuple(_data_set(suite, name, found[name], further) for name in suite.data if name in found)
             if sets:
                 requests.append((Subject(model, calibration[number], sets, photographs), methods))
     if not requests or not methods:
@@ -306,8 +308,9 @@ def fit(
     return Fitted(requests, tuple(dict.fromkeys(missing)))
 
 
-def _data_set(suite: Suite, name: str, folder: PairFolder) -> DataSet:
-    return DataSet(folder, *_PATCHWISE) if name in suite.patchwise else DataSet(folder)
+def _data_set(suite: Suite, name: str, folder: PairFolder, further: tuple[str, ...]) -> DataSet:
+    tile, overlap = _PATCHWISE if name in suite.patchwise else (None, None)
+    return DataSet(folder, tile, overlap, further)
 
 
 def canonical(name: str) -> str:

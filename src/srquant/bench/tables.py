@@ -32,6 +32,8 @@ _PAPERS = {
 }
 """What papers call methods that are here."""
 _SSIM = {"ssim": "SSIM", "ssim_adabm": "SSIM (AdaBM)"}
+_USUAL = 3
+"""Scores that every record has first: PSNR, and SSIM in both dialects."""
 _MARKED = 2
 """Rows of one width, and different numbers among them, from which on the best are marked."""
 
@@ -202,16 +204,17 @@ def _score_table(records: Sequence[CellRecord], suite: Suite | None, dialect: Di
     adaptive = any(scores.fab is not None for record in done for scores in record.data)
     columns = [Column("method"), Column("bits"), *(Column(field.title) for field in kept), Column("quantized")]
     columns += [Column("FAB", None)] if adaptive else []
+    further = list(dict.fromkeys(name for record in done for each in record.data for name in each.scores))[_USUAL:]
     for name in sets:
         columns += [Column(f"{name} PSNR", "higher"), Column("loss (worst)"), Column(_SSIM[dialect], "higher")]
+        columns += [Column(score.upper(), "lower") for score in further]
     columns += [Column("seconds"), Column("bytes")]
-    rows = [_score_row(record, kept, sets, dialect, adaptive=adaptive) for record in done]
-    width = len(columns)
+    rows = [_score_row(record, kept, sets, (dialect, *further), adaptive=adaptive) for record in done]
     beside = _published(records, suite, published, sets)
     if beside:
         columns.append(Column("source"))
         rows = [replace(row, entries=(*row.entries, Entry("measured here"))) for row in rows]
-        rows += [_published_row(row, beside, len(kept), sets, width, adaptive=adaptive) for row in beside]
+        rows += [_published_row(row, beside, len(kept), sets, len(further), adaptive=adaptive) for row in beside]
     order = list(dict.fromkeys(row.group for row in rows))
     rows.sort(key=lambda row: order.index(row.group))
     constant = [field for field in _FIELDS if field not in kept]
@@ -221,7 +224,7 @@ def _score_table(records: Sequence[CellRecord], suite: Suite | None, dialect: Di
 
 
 def _score_row(
-    record: CellRecord, kept: Sequence[_Field], sets: Sequence[str], dialect: Dialect, *, adaptive: bool
+    record: CellRecord, kept: Sequence[_Field], sets: Sequence[str], scored: Sequence[str], *, adaptive: bool
 ) -> Row:
     is_float = record.method == FLOAT
     entries = [Entry(record.title), Entry("" if is_float else record.bits), *(Entry(f.of(record)) for f in kept)]
@@ -232,10 +235,11 @@ def _score_row(
     for name in sets:
         scores = record.on(name)
         if scores is None:
-            entries += [Entry(), Entry(), Entry()]
+            entries += [Entry()] * (2 + len(scored))
             continue
         lost = "" if is_float else f"{scores.float_mean() - scores.mean():.2f} ({max(scores.losses()):.2f})"
-        entries += [_number(scores.mean(), 2), Entry(lost), _number(scores.mean(dialect), 4)]
+        entries += [_number(scores.mean(), 2), Entry(lost)]
+        entries += [_number(scores.mean(each), 4) if each in scores.scores else Entry() for each in scored]
     entries += [Entry("" if is_float else f"{record.process_seconds:.0f}"), Entry(f"{record.file_bytes:,}")]
     return Row(tuple(entries), record.bits, not is_float)
 
@@ -267,7 +271,7 @@ def _published(
 
 
 def _published_row(
-    row: PublishedRow, beside: Iterable[PublishedRow], kept: int, sets: Sequence[str], width: int, *, adaptive: bool
+    row: PublishedRow, beside: Iterable[PublishedRow], kept: int, sets: Sequence[str], further: int, *, adaptive: bool
 ) -> Row:
     before = next((each for each in beside if each.source == row.source and each.method == FLOAT), None)
     is_float = row.method == FLOAT
@@ -276,14 +280,14 @@ def _published_row(
     for name in map(canonical, sets):
         score = row.scores.get(name)
         if score is None:
-            entries += [Entry(), Entry(), Entry()]
+            entries += [Entry()] * (3 + further)
             continue
         known = before is not None and not is_float and name in before.scores
         lost = f"{before.scores[name][0] - score[0]:.2f}" if known and before is not None else ""
         entries += [Entry(f"{score[0]:.2f}"), Entry(lost), Entry("" if score[1] is None else f"{score[1]:.4g}")]
-    entries += [Entry()] * (width - len(entries))
+        entries += [Entry()] * further
     source = f"{row.source} ({row.note})" if row.note else row.source
-    return Row((*entries, Entry(source)), row.bits, ours=False)
+    return Row((*entries, Entry(), Entry(), Entry(source)), row.bits, ours=False)  # neither seconds nor bytes
 
 
 def _cost_table(records: Sequence[CellRecord], suite: Suite | None, dialect: Dialect, published: Which) -> Table:

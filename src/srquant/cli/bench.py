@@ -64,6 +64,10 @@ def run(
     ] = None,
     patch_size: Annotated[int | None, typer.Option(help="Their height and width; see quantize --help.")] = None,
     seed: Annotated[int, typer.Option(help="Decides which calibration patches are drawn.")] = 0,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Further scores, lower is better: lpips, dists (extra perceptual); several."),
+    ] = None,
     tile: Annotated[int | None, typer.Option(help="Score in tiles of this size instead of at once.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Of tiles, in pixels.")] = None,
     workers: Annotated[int, typer.Option(help="Cells computed at the same time.")] = 1,
@@ -123,6 +127,7 @@ def run(
         patches=patches,
         patch_size=patch_size,
         seed=seed,
+        scores=score or (),
         tile=tile,
         overlap=overlap,
         workers=workers,
