@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from srquant.images.calibration import Calibration as Calibration
     from srquant.images.evaluation import Scores as Scores
     from srquant.learning.photographs import Photographs as Photographs
+    from srquant.methods import DAQ as DAQ
     from srquant.methods import DOBI as DOBI
     from srquant.methods import MSE as MSE
     from srquant.methods import OAPTQ as OAPTQ
+    from srquant.methods import ODM as ODM
     from srquant.methods import PAMS as PAMS
     from srquant.methods import PLQ as PLQ
     from srquant.methods import PTQ4SR as PTQ4SR
@@ -60,9 +62,11 @@ _HOMES = {
     "srquant.images.evaluation": ("Scores",),
     "srquant.learning.photographs": ("Photographs",),
     "srquant.methods": (
+        "DAQ",
         "DOBI",
         "MSE",
         "OAPTQ",
+        "ODM",
         "PAMS",
         "PLQ",
         "PTQ4SR",

@@ -104,6 +104,11 @@ class IntegerOperands:
 
 
 def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:
+    if quantizer.gridless:
+        raise ArgumentError(
+            f"the {operand} of {name} has a {quantizer.name} quantizer, whose levels follow each image, and those of "
+            f"an exported file stay; quantize by a method whose ranges stay, such as srquant with --set grid=int8"
+        )
     grid = quantizer.integer_grid()
     if grid is None:
         raise ArgumentError(

@@ -8,10 +8,12 @@ from types import ModuleType
 
 from srquant.methods.base import BitsOf, Needs
 from srquant.methods.base import Method as Method
+from srquant.methods.daq import DAQ as DAQ
 from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ
 from srquant.methods.oaptq import PLQ as PLQ
+from srquant.methods.odm import ODM as ODM
 from srquant.methods.pams import PAMS as PAMS
 from srquant.methods.percentile import Percentile as Percentile
 from srquant.methods.ptq4sr import PTQ4SR as PTQ4SR

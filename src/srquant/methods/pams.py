@@ -22,7 +22,7 @@ from srquant.learning.stages import Group, Stage
 from srquant.learning.truth import learn_from_truth
 from srquant.learning.truth_losses import PixelsAndMap
 from srquant.methods.base import Factor
-from srquant.methods.pipeline.build import build_layers
+from srquant.methods.pipeline.build import Following, build_layers
 from srquant.methods.pipeline.finish import finish
 from srquant.methods.pipeline.observe import observe_ranges
 from srquant.methods.pipeline.plan import make_plan
@@ -74,7 +74,7 @@ class PAMS(Trained):
     def quantize(self, model: Model, data: Photographs, /, state: Path | str | None = None) -> Model:
         plan, patches = make_plan(model, self), self.patches_of(data)
         bounds = observe_ranges(plan, patches, self, lambda bits: MinMaxRange())
-        layers = build_layers(plan, bounds, self, self.activation_quantizer, self.weight_quantizer, largest)
+        layers = build_layers(plan, bounds, self, self.activation_quantizer, self.weight_quantizer, Following(largest))
         student = swap(plan.network, layers)
         loss = PixelsAndMap(after_long_skip(plan) if self.maps else None, self.maps)
         kept = unfinished(state, self, None, model)
@@ -88,7 +88,7 @@ class PAMS(Trained):
 
     def weight_quantizer(self, bits: int, weight: Tensor) -> Quantizer:
         """Up to the largest magnitude."""
-        return NarrowSymmetric(bits, largest(weight)["bound"])
+        return NarrowSymmetric(bits, largest(bits, weight)["bound"])
 
     def stages(self, student: SRNetwork, layers: Mapping[str, QuantLayer]) -> tuple[Stage, Stage]:
         """An epoch in which ranges follow the batches, then all is learned."""
@@ -99,7 +99,7 @@ class PAMS(Trained):
         return first, Stage("all", (weights, ranges))
 
 
-def largest(weight: Tensor) -> dict[str, Tensor]:
+def largest(_bits: int, weight: Tensor) -> dict[str, Tensor]:
     """Max |W|, and a hair more: it stays inside, and is learned, where 16 bits of the scale make the bound smaller."""
     return {"bound": weight.abs().max() * (1 + 2**-15)}
 

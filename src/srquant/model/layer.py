@@ -37,10 +37,20 @@ class FollowingWeight(LearnableWeight):
         weight: Output channels first.
         quantizer: Of the weight as it is now.
         measure: The bounds of a weight, by the quantizer's names for them.
+        straight: Whether weights beyond the bounds are learned too, and bounds are not: the gradient goes straight
+            through everywhere.
     """
 
-    def __init__(self, weight: Tensor, quantizer: Quantizer, measure: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        quantizer: Quantizer,
+        measure: Callable[[Tensor], Mapping[str, Tensor]],
+        *,
+        straight: bool = False,
+    ) -> None:
         super().__init__(weight, quantizer)
+        self._straight = straight
         self.factor = nn.Parameter(torch.ones(()))
         self._measure = measure
 
@@ -49,7 +59,8 @@ class FollowingWeight(LearnableWeight):
         return {name: value * self.factor for name, value in self._measure(self.weight.detach()).items()}
 
     def forward(self) -> Tensor:
-        return torch.func.functional_call(self.quantizer, self.bounds(), (self.weight,))
+        found = torch.func.functional_call(self.quantizer, self.bounds(), (self.weight,))
+        return self.weight + (found - self.weight).detach() if self._straight else found
 
     @torch.no_grad()
     def coded(self) -> CodedWeight:

@@ -142,7 +142,8 @@ def _check_shapes(name: str, kind: MultiplicationKind, module: nn.Module, quanti
     """Bounds of an activation are numbers; centres and factors are one for each channel."""
     shape = kind.along_channels(torch.empty(kind.channels_of(module))).shape
     others = [value.shape for bound, value in quantizer.named_parameters() if bound in ("shift", "factor")]
-    if quantizer.knots().ndim != 1 or any(other != shape for other in others):
+    whole = quantizer.gridless or quantizer.knots().ndim == 1
+    if not whole or any(other != shape for other in others):
         raise ValueError(f"the bounds of {name} do not have the shape of its operand")
 
 

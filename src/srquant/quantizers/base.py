@@ -68,7 +68,7 @@ class Quantizer(nn.Module):
     apart: ClassVar[str] = ""
     """The parameter by which channels differ that share all bounds, if there is one."""
 
-    adaptive: ClassVar[bool] = False
+    gridless: ClassVar[bool] = False
     """Whether its levels follow each image: then there is no grid to look at or to export."""
 
     @classmethod

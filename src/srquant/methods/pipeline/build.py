@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -36,8 +38,19 @@ QuantizerOf = Callable[[int, Mapping[str, Tensor]], Quantizer]
 """Makes an activation quantizer of a number of bits and bounds."""
 WeightQuantizerOf = Callable[[int, Tensor], Quantizer]
 """Makes the quantizer of a weight of a number of bits and the weight, output channels first."""
-Measure = Callable[[Tensor], Mapping[str, Tensor]]
-"""The bounds of a weight, by the quantizer's names for them."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """How the bounds of weights that are trained follow them; see :class:`~srquant.model.layer.FollowingWeight`.
+
+    Args:
+        measure: The bounds of a weight of a number of bits, by the quantizer's names for them.
+        straight: Whether gradients go straight through everywhere.
+    """
+
+    measure: Callable[[int, Tensor], Mapping[str, Tensor]]
+    straight: bool = False
 
 
 def build_layers(
@@ -46,7 +59,7 @@ def build_layers(
     method: Method,
     quantizer_of: QuantizerOf,
     weight_quantizer_of: WeightQuantizerOf | None = None,
-    follow: Measure | None = None,
+    following: Following | None = None,
 ) -> dict[str, QuantLayer]:
     """A quantized layer, its weight still float inside, for every target.
 
@@ -56,7 +69,7 @@ def build_layers(
         method: Says where levels lie, and how weights are quantized.
         quantizer_of: Makes the quantizers of activations.
         weight_quantizer_of: Makes those of weights; None makes them as ``method.weights`` says.
-        follow: Weights will be trained, and their bounds follow them by this rule; None leaves bounds as they are.
+        following: Weights will be trained, and their bounds follow them so; None leaves bounds as they are.
 
     Raises:
         ArgumentError: The method's grid is int8, and its quantizers do not lie on integers.
@@ -77,7 +90,10 @@ def build_layers(
             right = quantizer_of(target.activation_bits, observed[name, "right"])
         else:
             quantizer = of_weight(target.weight_bits, weight.detach())
-            right = FollowingWeight(weight, quantizer, follow) if follow else LearnableWeight(weight, quantizer)
+            right = LearnableWeight(weight, quantizer)
+            if following is not None:
+                measure = partial(following.measure, target.weight_bits)
+                right = FollowingWeight(weight, quantizer, measure, straight=following.straight)
         layers[name] = QuantLayer(kind.product_of(module), left, right, kind.bias_of(module))
     if method.grid == "int8":
         for name, layer in layers.items():

@@ -16,7 +16,7 @@ from srquant.learning.settings import TruthSettings
 from srquant.methods.base import EdgeProtocol, Method, Needs, WeightSettings
 from srquant.methods.pipeline.plan import Plan
 from srquant.methods.pipeline.work import Work, training
-from srquant.model.layer import LearnableWeight, QuantLayer
+from srquant.model.layer import FollowingWeight, LearnableWeight, QuantLayer
 from srquant.model.multiplications import turned
 from srquant.model.swapping import copy_network
 from srquant.networks.base import SRNetwork
@@ -87,6 +87,14 @@ def parameters_of(quantizers: Mapping[str, Quantizer]) -> dict[str, nn.Parameter
         f"{name}.{bound}": value
         for name, quantizer in quantizers.items()
         for bound, value in quantizer.named_parameters()
+    }
+
+
+def weight_factors(layers: Mapping[str, QuantLayer]) -> dict[str, nn.Parameter]:
+    """Factors on the measured bounds of weights, by name."""
+    rights = {name: layer.right for name, layer in layers.items()}
+    return {
+        f"{name}.right.factor": right.factor for name, right in rights.items() if isinstance(right, FollowingWeight)
     }
 
 
