@@ -42,7 +42,8 @@ def report(
     from srquant.pages import report as run
 
     folders = data or []
-    require_output(output, "pages", (".html",), *(network or []), *folders)
+    require_output(output, "pages", (".html",), *(network or []))
+    require_output(output, "pages", (".html",), *folders, below=True)
     settings = network_settings(set_)
     opened = [load(path, value_range=value_range, settings=settings) for path in network or []]
     run(runs, output, networks=opened, data=folders, images=image or [], suite=suite, device=device)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from srquant.api import pick_device
-from srquant.bench.records import CellRecord, Runs, read_records
+from srquant.bench.records import CellRecord, Runs, read_records, record_path
 from srquant.bench.suites import suite_named
 from srquant.bench.tables import grouped
 from srquant.images.finding import find_pairs
@@ -102,7 +102,8 @@ def report(
     groups = grouped(found, None if suite is None else suite_named(suite))
     if not groups:
         raise ArgumentError(f"{found.folder} holds no records of {suite or 'a bench'}; srquant bench run makes them")
-    require_apart(output, *(Path(each) for each in networks if not isinstance(each, Model)), *map(Path, data))
+    require_apart(output, *(Path(each) for each in networks if not isinstance(each, Model)), *_files_of(found))
+    require_apart(output, *map(Path, data), below=True)
     require_writable(output)
     floats = _floats(networks, groups)
     gathered = [_gathered(found, records, floats, data, images, device) for records in groups]
@@ -117,6 +118,14 @@ def report(
             "are given by --data.",
         )
     return write_page(replace(page, scenes=scenes, layers=layers, remarks=remarks), output)
+
+
+def _files_of(runs: Runs) -> Iterator[Path]:
+    """The records and models that may be read."""
+    for record in runs:
+        yield record_path(runs.folder, record)
+        if (model := runs.model_path(record)) is not None:
+            yield model
 
 
 def _floats(networks: Sequence[Model | Path | str], groups: Sequence[Sequence[CellRecord]]) -> dict[str, Model]:
