@@ -244,7 +244,7 @@ def evaluate(
         check("overlap", overlap, Annotated[int, Field(ge=0, le=1_000_000)])
         if tile is None:
             raise ArgumentError(f"overlap={overlap} is of tiles, and the image is given at once; give tile=96 too")
-    further = further_scores(scores, pick_device(device))
+    further = further_scores([scores] if isinstance(scores, str) else scores, pick_device(device))
     upscaler = _on_device(model, device)
     whole = tile is None and (isinstance(model, Model) or model.contract.tile is None)
     if whole:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from requests import Response
 from tests.fetching.serving import Server
 
 from srquant.fetching import downloading
@@ -130,13 +131,16 @@ def test_an_endless_redirection(server: Server, part: Path) -> None:
         download(server.add("round", b"", redirect="/round"), part, None, "file")
 
 
-def test_nobody_is_led_from_a_safe_to_an_open_address() -> None:
-    class Answer:
-        url = "http://example.org/file"
-        status_code = 200
-
+@pytest.mark.parametrize("last", ["http://example.org/file", "https://example.org/file"])
+def test_nobody_is_led_from_a_safe_to_an_open_address(last: str) -> None:
+    """Not on the way either."""
+    step, answer = Response(), Response()
+    step.url, answer.url, answer.status_code = "http://example.org/step", last, 200
+    answer.history = [step]
     with pytest.raises(FetchError, match="anybody on the way may change"):
-        downloading._check_answer(Answer(), "https://example.org/file")  # type: ignore[arg-type]
+        downloading._check_answer(answer, "https://example.org/file")
+    answer.history = []
+    downloading._check_answer(answer, last)
 
 
 @pytest.mark.parametrize(

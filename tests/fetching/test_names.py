@@ -144,14 +144,16 @@ def test_weights_that_would_run_code_are_refused(names: Server, cache: Path, kno
 class TestCommands:
     """Every command that takes a path takes a name."""
 
+    BENCH = "bench run edsr-x4 --data set5 --calibration photos --patches 2 --patch-size 16 --method minmax -o runs"
     CALLS = (
+        BENCH,
+        "report runs --network edsr-x4 --data set5 -o report.html",
         "quantize edsr-x4 --method minmax --calibration-hr photos-hr --patches 2 --patch-size 16 -o m.safetensors",
         "quantize edsr-x4 --method minmax --calibration photos --patches 2 --patch-size 16 -o m.safetensors",
         "evaluate edsr-x4 set5",
         "inspect edsr-x4",
         "upscale edsr-x4 set5 -o out",
         "compare edsr-x4 --low small.png -o page.html",
-        "bench run edsr-x4 --data set5 --calibration photos --patches 2 --patch-size 16 --method minmax -o runs",
         "train EDSR --data set5 --scale 2 --steps 1 --set network.channels=8 --set network.blocks=1 "
         "--set training.batch=1 --set training.patch=12 --set training.validation=1 -o n.safetensors",
         "analyze outliers edsr-x4 --data set5 -o o.png",
@@ -161,6 +163,8 @@ class TestCommands:
     @pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join(call.split()[:2]))
     def test_names(self, names: Server, run: Run, call: str) -> None:
         write_png(Path("small.png"), 24, 24)
+        if call.startswith("report"):
+            assert run(*self.BENCH.split())[0] == 0
         code, _, said = run(*call.split())
         assert code == 0, said
         assert names.requests

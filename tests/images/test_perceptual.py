@@ -252,6 +252,7 @@ class TestEvaluating:
         assert plain.further == {}
         assert [one.psnr for one in plain.images] == [one.psnr for one in scores.images]
         assert list(scores.further) == ["lpips", "dists"]
+        assert srquant.evaluate(edsr, tmp_path / "Set", scores="lpips")[0].further == {"lpips": scores.further["lpips"]}
         for name, mean in scores.further.items():
             assert mean == pytest.approx(np.mean([one.further[name] for one in scores.images]))
             assert f"{name} {mean:.4f}" in repr(scores)

@@ -168,8 +168,9 @@ def _attempt(session: object, address: str, part: Path, size: int | None, title:
 
 def _check_answer(response: Response, address: str) -> None:
     """Refuse an answer that is not the file, nor a part of it."""
-    if response.url.startswith("http://") and address.startswith("https://"):
-        raise FetchError(f"the server leads to {response.url}, which anybody on the way may change")
+    for step in (*response.history, response):
+        if address.startswith("https://") and not step.url.startswith("https://"):
+            raise FetchError(f"the server leads to {step.url}, where anybody on the way may change the file")
     status = response.status_code
     if status in (200, 206, 416):
         kind = response.headers.get("Content-Type", "").lower()

@@ -137,7 +137,11 @@ class Place:
         require_writable_cache(self.folder)
         part = self.folder / f"{PART}{self.origin.file}"
         _say(f"fetching {self.origin.name} ({self.origin.license}) from {self.origin.address}")
-        whole = download(self.origin.address, part, self.origin.bytes, self.origin.name)
+        try:
+            whole = download(self.origin.address, part, self.origin.bytes, self.origin.name)
+        except KeyboardInterrupt:
+            _say(f"what was fetched of {self.origin.name} is kept; the next try goes on from there")
+            raise
         try:
             found = self._checked(part, whole, before)
             if self.origin.is_archive:
