@@ -22,6 +22,7 @@ from srquant.images.samples import CALIBRATION, PAIRS
 from srquant.images.writing import write_picture
 from srquant.model import Model, load
 from srquant.networks.samples import EDSR_X4
+from srquant.pages import compare
 
 _CROPS = {"astronaut": (72, 112, 96), "chelsea": (66, 70, 96)}
 """Top, left and size of the region shown of each test picture."""
@@ -44,7 +45,7 @@ def run_demo(output: Path) -> list[Row]:
     Our recipe learns nothing here, so that the demo is short.
 
     Args:
-        output: Folder for the models and the picture ``comparison.png``.
+        output: Folder for the models, the picture ``comparison.png`` and the page ``comparison.html``.
 
     Returns:
         The table: float, MinMax, PLQ, srquant.
@@ -62,15 +63,17 @@ def run_demo(output: Path) -> list[Row]:
         "srquant": (quick, few),
     }
     (pairs,) = find_pairs(PAIRS, model.scale)
-    rows = [_row("float", model, pairs, model.save(output / "float.safetensors"), 0.0)]
+    paths = {"float": model.save(output / "float.safetensors")}
+    rows = [_row("float", model, pairs, paths["float"], 0.0)]
     opened = {"float": model}
     for name, (method, images) in methods.items():
         start = time.perf_counter()
         quantized = quantize(model, images, method, device="cpu")
         seconds = time.perf_counter() - start
-        path = quantized.save(output / f"{name}_w4a4.safetensors")
-        opened[name] = load(path)
-        rows.append(_row(f"{name} W4A4", opened[name], pairs, path, seconds))
+        paths[name] = quantized.save(output / f"{name}_w4a4.safetensors")
+        opened[name] = load(paths[name])
+        rows.append(_row(f"{name} W4A4", opened[name], pairs, paths[name], seconds))
+    compare(opened, pairs, output / "comparison.html", device="cpu", files=paths)
     write_picture(output / "comparison.png", Picture(_draw(opened, pairs), Layout()))
     return rows
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from srquant.api import pick_device
 from srquant.engines import open_exported
 from srquant.engines.exported import Exported
+from srquant.fetching import resolve
 from srquant.images.enlarging import enlarge_bicubic
 from srquant.images.evaluation import enlarge
 from srquant.images.metrics import psnr, ssim
@@ -83,7 +84,8 @@ def compare(
     read = [image.high if isinstance(image, Pair) else image for image in pictures] + lows
     if not pictures and not lows:
         raise ArgumentError("there are no pictures to compare on; give images or low_images")
-    paths = dict(files or {}) if isinstance(models, Mapping) else with_titles(map(Path, models))
+    given = {} if isinstance(models, Mapping) else with_titles(map(Path, models))
+    paths = dict(files or {}) | {title: resolve(path, "network") for title, path in given.items()}
     require_apart(output, *paths.values(), *read)
     require_writable(output)
     opened = models if isinstance(models, Mapping) else {title: _open(path) for title, path in paths.items()}
