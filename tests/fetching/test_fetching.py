@@ -229,6 +229,8 @@ class TestCaches:
     def test_where_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SRQUANT_CACHE", "~/here")
         assert cache_folder() == Path.home() / "here"
+        monkeypatch.setenv("SRQUANT_CACHE", "here")
+        assert cache_folder() == Path.cwd() / "here"
         monkeypatch.delenv("SRQUANT_CACHE")
         assert cache_folder().name == "srquant"
         assert cache_folder().is_absolute()

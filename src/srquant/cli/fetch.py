@@ -9,7 +9,7 @@ import typer
 
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Of networks and data; without one, all are listed.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Of networks and data; without one, all are listed.")
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Fetch once more what is there; it must be the same file as before.")

@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     """Where fetched files are kept: ``SRQUANT_CACHE``, or where the system keeps such files."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser()
+        return Path(given).expanduser().absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("srquant", appauthor=False)
