@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from srquant.methods import PAMS as PAMS
     from srquant.methods import PLQ as PLQ
     from srquant.methods import PTQ4SR as PTQ4SR
+    from srquant.methods import AdaBM as AdaBM
     from srquant.methods import Method as Method
     from srquant.methods import MinMax as MinMax
     from srquant.methods import Percentile as Percentile

@@ -133,7 +133,7 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
     [
         (["--bits", "1"], "bits=1 is outside 2…8"),
         (["--bits", "16"], "bits=16 is outside 2…8"),
-        (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: 2dquant, dobi, minmax, "),
+        (["--method", "plc"], "unknown method 'plc'; did you mean 'plq'? known: 2dquant, adabm, "),
         (["--method", "plq", "--set", "quantil=0.9"], "unknown field 'quantil'; did you mean 'quantile'?"),
         (["--set", "observation.ema_deacy=1"], "did you mean 'observation.ema_decay'?"),
         (["--method", "plq", "--set", "quantile=much"], "quantile=much is not a number"),

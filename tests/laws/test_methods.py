@@ -27,6 +27,7 @@ SHORT: dict[str, dict[str, object]] = {
     "oaptq": {"finetuning": LearningSettings(epochs=4)},
     "srquant": {"finetuning": LearningSettings(epochs=2, rate=2e-3, schedule="cosine")},
     "ptq4sr": {"finetuning": LearningSettings(epochs=None, steps=6, batch=3, rate=5e-3, schedule="cosine", end=0.4)},
+    "adabm": {"finetuning": LearningSettings(epochs=4, rate=1e-2)},
     "2dquant": {"finetuning": LearningSettings(steps=4, batch=3, rate=1e-4, schedule="cosine", cache=8)},
 }
 PAIRS = sorted(name for name, kind in all_methods().items() if kind.needs == "pairs")
@@ -67,7 +68,14 @@ def quantized(method: str, network: str, folder: Path, bits: int = 3) -> Case:
     teacher = Model(small_networks()[network], f"{network}.pth")
     before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
     given = data(method, folder, teacher.scale, 4)
-    return Case(teacher, before, configured(method, bits=bits, weight_bits=4).quantize(teacher, given))
+    fields = fixed(method, network)
+    return Case(teacher, before, configured(method, bits=bits, weight_bits=4, **fields).quantize(teacher, given))
+
+
+def fixed(method: str, network: str) -> dict[str, object]:
+    """Inside windows of attention bits cannot follow the image."""
+    follows = all_methods()[method].bits_of == "image" and network.startswith("swinir")
+    return {"fixed": ("layers.*",)} if follows else {}
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -106,11 +114,15 @@ def test_every_operand_takes_at_most_two_to_the_bits_values(case: Case) -> None:
         for side in ("left", "right")
         if isinstance(getattr(layer, side), Quantizer)
     }
+    images = torch.rand(1, 3, 19, 22)
     with hooks(case.model.network, after={name: look(name) for name in quantizers}):
-        case.model(torch.rand(1, 3, 19, 22))
+        case.model(images)
     assert quantizers.keys() == values.keys()
     for name, quantizer in quantizers.items():
-        assert len(values[name]) <= 2**quantizer.bits, name
+        bits = quantizer.bits
+        if quantizer.follows_image:
+            bits = int(quantizer.bits_of(quantizer.images(images * case.model.network.value_range)))
+        assert len(values[name]) <= 2**bits, name
     for name, layer in layers.items():
         if isinstance(layer.right, CodedWeight):
             own = any(bound.ndim for bound in layer.right.quantizer.parameters())  # bounds for each channel
@@ -155,7 +167,9 @@ def test_eight_bits_stay_close_to_float(method: str, network: str, low_images: P
     torch.manual_seed(0)
     teacher = Model(small_networks()[network], "x")
     patches = Calibration.from_low_resolution(low_images, count=6, size=24)
-    student = configured(method, bits=8).quantize(teacher, data(method, low_images, teacher.scale, 6))
+    student = configured(method, bits=8, **fixed(method, network)).quantize(
+        teacher, data(method, low_images, teacher.scale, 6)
+    )
     images = patches.batch(range(3))
     expected = teacher(images)
     error = (student(images) - expected).square().mean() / expected.var()
@@ -177,10 +191,11 @@ def test_edges_and_exceptions(method: str, edsr: Model, low_images: Path) -> Non
     ends = {"head.0", "tail.0.0", "tail.0.2", "tail.1"}
     eight = bits(kind(bits=4, weight_bits=5))
     assert {name for name, b in eight.items() if b == (8, 8)} == ends
-    assert {name for name, b in eight.items() if b == (5, 4)} == body | {"body.2"}
+    may = {4} if all_methods()[method].bits_of == "layer" else {3, 4, 5}
+    assert {name for name, b in eight.items() if b[0] == 5 and b[1] in may} == body | {"body.2"}
     kind = partial(configured, method, **own["srquant"] if method == "srquant" else {})
     assert set(bits(kind(bits=4, edges="float"))) == body
-    assert set(bits(kind(bits=4, edges="none")).values()) == {(4, 4)}
+    assert set(bits(kind(bits=4, edges="none")).values()) <= set(product({4}, may))
     rules = bits(kind(bits=4, layers=("body.*=6", "body.0.*=3/7", "tail.1=float")))
     assert rules["body.0.body.2"] == (3, 7)
     assert rules["body.1.body.0"] == (6, 6)

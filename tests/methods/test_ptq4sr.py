@@ -219,7 +219,7 @@ def test_learning_is_pixel_aware_calibration(
     for name, value in bounds_of(after).items():
         moved = (expected[name] - start[name]).abs()
         assert bool((moved > 0).all()) or ".right." in name, name
-        assert bool(((value - expected[name]).abs() <= 1e-6 * expected[name].abs() + 0.05 * moved).all()), name
+        assert bool(((value - expected[name]).abs() <= 3e-6 * expected[name].abs() + 0.05 * moved).all()), name
     assert after.record is not None
     curve = after.record.curve
     assert [row["stage"] for row in curve] == ["activations"] * 4 + ["weights"] * 4

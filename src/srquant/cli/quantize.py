@@ -25,8 +25,8 @@ def quantize(
     method: Annotated[
         str | None,
         typer.Option(
-            help="minmax, percentile, mse, plq, dobi; ptq4sr, oaptq, 2dquant, srquant (these learn; srquant not at 8 "
-            "bits); "
+            help="minmax, percentile, mse, plq, dobi; ptq4sr, adabm, oaptq, 2dquant, srquant (these learn; srquant "
+            "not at 8 bits); "
             "those that learn with ground truth take --data; "
             "srquant methods shows all. srquant if not given."
         ),

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from types import ModuleType
 
+from srquant.methods.adabm import AdaBM as AdaBM
 from srquant.methods.base import BitsOf, Needs
 from srquant.methods.base import Method as Method
 from srquant.methods.daq import DAQ as DAQ

@@ -44,8 +44,13 @@ class Adaptive(Quantizer):
         """Where it reads the factors of images."""
         return self._images[0]
 
+    @property
+    def own_bits(self) -> int:
+        """Of an image with the factor 0."""
+        return round(float(self.bits_of(torch.zeros(1))))
+
     def finished(self) -> Adaptive:
-        own = {"bits": round(float(self.bits_of(torch.zeros(1))))}
+        own = {"bits": self.own_bits}
         bounds = {name: bound for name, bound in self.named_parameters() if name != "layer"}
         return type(self)(**{**self.arguments(), **own}, **bounds, images=self.images)
 
@@ -72,7 +77,7 @@ class Adaptive(Quantizer):
     def _bits(self, x: Tensor) -> Tensor:
         factors = self.images.factors
         if factors is None:
-            return self.bits_of(x.new_zeros(1))
+            return self.bits_of(torch.zeros(1, device=x.device))
         if len(factors) != len(x):
             raise NetworkError(
                 f"a layer whose bits follow the image was given {len(x)} rows for {len(factors)} images: its batch "

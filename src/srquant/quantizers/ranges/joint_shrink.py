@@ -39,8 +39,13 @@ class JointShrink(UniformRange):
     samples: int = 1 << 18
 
     def __call__(self, rows: Tensor) -> Bounds:
+        lower, upper = MinMaxRange()(rows).values()
+        return self.shrunk(rows, lower, upper)
+
+    def shrunk(self, rows: Tensor, lower: Tensor, upper: Tensor) -> Bounds:
+        """The same, of other bounds of each row than its extremes, ``(r,)``."""
         factors = 1 - torch.arange(self.candidates, dtype=rows.dtype, device=rows.device) / 100
-        lows, highs = (end[:, None] * factors for end in MinMaxRange()(rows).values())
+        lows, highs = (end[:, None] * factors for end in (lower, upper))
         errors = SortedValues(subsample(rows, self.samples)).squared_error(
             uniform_levels(lows, highs, self.bits, self.grid)
         )
