@@ -1,4 +1,4 @@
-"""Methods on real networks: the order in which docs/results.md has them."""
+"""Methods on real networks: the order in which docs/experiments.md has them."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class OAPTQ(PLQ):
     Source: OAPTQ §3.3, eq. 4–7, algorithm 1, §4.1.
     Differs: a rate of 0.001 is printed, without its unit. Of all readings, steps of 0.01 on bounds of images in 0…255
     come nearest to the paper's ablation: the part of the loss that finetuning wins back, and that PLQ stays ahead of
-    uniform quantizers (``docs/results.md``). They are those of AdaBM, on whose code the paper's experiments stand.
+    uniform quantizers (``docs/experiments.md``). They are those of AdaBM, on whose code the paper's experiments stand.
     ``finetuning.rate=0.001`` is the print. ``learning=relative`` loses least, but lets uniform quantizers catch up with
     PLQ. The softmax of eq. 4 leaves a single layer in L_sen (``sensitivity``). A weight's bound, which absolute steps
     can make several times as large, stays within the weight's largest magnitude.

@@ -122,7 +122,7 @@ class TwoDQuant(DOBI):
     """λ, weight of L_feature."""
     feature_mean: Literal["printed", "root"] = "printed"
     """What a distance of features is divided by: C·H·W, as eq. 5 prints it, or its square root, which makes a mean of
-    the distance. Printed, the gradient of L_feature is 0.1 to 0.3 % of that of L_output (``docs/results.md``)."""
+    the distance. Printed, the gradient of L_feature is 0.1 to 0.3 % of that of L_output (``docs/experiments.md``)."""
     learning: Literal["absolute", "relative"] = "absolute"
     """Whether Adam's rate is absolute, as published, or relative to each bound."""
     finetuning: LearningSettings = _PAPER
