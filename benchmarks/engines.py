@@ -26,7 +26,7 @@ from srquant import Calibration, Model, configure, load, open_exported, quantize
 from srquant.api import tiling
 from srquant.engines import TARGETS
 from srquant.engines.exported import Exported
-from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings
 from srquant.images import Layout, Picture, read_picture, write_picture
 from srquant.images.bicubic import resize
@@ -62,7 +62,7 @@ class Row:
 
 
 def write_files(network: Model, models: Mapping[str, Model], folder: Path, tile: tuple[int, int] | None) -> None:
-    write_float_onnx(network, folder / "float.onnx", tile)
+    write_onnx(network, folder / "float.onnx", ExportSettings(tile))
     for name, model in models.items():
         write_onnx(model, folder / f"{name}.onnx", ExportSettings(tile))
 

@@ -36,7 +36,7 @@ from srquant import Calibration, Model, configure, load, quantize
 from srquant.api import tiling
 from srquant.engines import saturates, target_named
 from srquant.engines.exported import Contract, Exported
-from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings
 from srquant.images.covering import Covering
 from srquant.images.tiling import Tiling
@@ -72,9 +72,9 @@ class Task:
         """Any size where one file can serve all, else tiles as large as the patches; norms folded, branches fused."""
         file, prepared = folder / "float.onnx", prepare(network.network)
         written = Model(prepared.network, network.source)
-        contract = write_float_onnx(written, file)
+        contract = write_onnx(written, file, ExportSettings())
         if contract.tile is not None:
-            contract = write_float_onnx(written, file, (size, size))
+            contract = write_onnx(written, file, ExportSettings((size, size)))
         kinds = {each.kind.name for each in prepared.survey.multiplications}
         return cls(network, file, contract, "matmul" in kinds)
 

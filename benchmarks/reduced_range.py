@@ -21,7 +21,7 @@ import torch
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, evaluate, load, open_exported, quantize
 from srquant.engines import TARGETS, saturates
-from srquant.engines.agreement import psnr_on_patch
+from srquant.engines.comparing import psnr_on_patch
 from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings
 from srquant.support.errors import SaturationWarning

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks.timing import alternate, markdown, median_ratio
 from srquant import Calibration, Model, configure, quantize
-from srquant.engines.agreement import test_patch
-from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.comparing import test_patch
+from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings
 from srquant.images.samples import PAIRS
 from srquant.model.survey import survey
@@ -61,7 +61,7 @@ def write_files(folder: Path, tile: int, precisions: list[str]) -> None:
     for name, path in missing.items():
         method, model = MODELS[name], network()
         if method is None:
-            write_float_onnx(model, path, (tile, tile))
+            write_onnx(model, path, ExportSettings((tile, tile)))
         else:
             pictures = PAIRS / "LR"
             patches = Calibration.from_low_resolution(pictures, count=8, size=48)

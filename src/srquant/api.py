@@ -39,7 +39,8 @@ from srquant.support.tensors import plain_arithmetic
 
 if TYPE_CHECKING:
     from srquant.engines.agreement import Agreement
-    from srquant.engines.operands import Range, Storage
+    from srquant.engines.float_files import FloatAgreement
+    from srquant.engines.operands import Activations, Precision, Processor, Range, Storage
 
 _PATCH = 48
 """Height and width of what a model is looked at before it is exported."""
@@ -167,12 +168,16 @@ def export(
     tile: tuple[int, int] | None = None,
     storage: Storage = "int8",
     range: Range = "auto",
+    activations: Activations = "int8",
+    precision: Precision = "float32",
+    processor: Processor = "this",
     threads: int | None = None,
-) -> Agreement:
-    """Write a quantized model as an ONNX file in eight-bit integers, run it in an engine, and compare.
+) -> Agreement | FloatAgreement:
+    """Write a model as an ONNX file, run it in an engine, and compare: a quantized one in eight-bit integers, a float
+    one in floats.
 
     Args:
-        model: Quantized with ``grid=int8``.
+        model: Quantized with ``grid=int8``; or float.
         target: An ``.onnx`` file.
         engine: Where to run it, a name in ``srquant.engines.TARGETS``; the first that is installed if None.
         tile: Height and width of the images it takes; None for any, where the network allows, else 128×128.
@@ -180,6 +185,9 @@ def export(
             see :class:`~srquant.engines.operands.ExportSettings`.
         range: Of the weights. ``full`` is for processors whose eight-bit products do not saturate, with VNNI or AMX;
             ``reduced`` is for any, with coarser weights; ``auto`` finds out which is right here.
+        activations: Of a quantized model: ``float`` stores weights as integers and computes in float.
+        precision: Of a float model: ``float32``, ``float16`` or ``bfloat16``. Images are float32 all the same.
+        processor: ``amx``, ``vnni`` or ``avx2``, on which a quantized model shall run; this one if not said.
         threads: For running it; all cores if None.
 
     Returns:
@@ -193,13 +201,15 @@ def export(
     Warns:
         UnlikeWarning: The model's output does not look like its input.
     """
-    from srquant.engines.agreement import export_onnx, test_patch
+    from srquant.engines.agreement import export_onnx
+    from srquant.engines.comparing import test_patch
     from srquant.engines.operands import ExportSettings
 
     check("threads", threads, Threads | None)
+    settings = ExportSettings(tile, storage, range, activations, precision, processor)
     patch = test_patch(_PATCH, _PATCH)
     warn_if_unlike(model.network, patch, model(patch))
-    return export_onnx(model, Path(target), ExportSettings(tile, storage, range), engine, threads)
+    return export_onnx(model, Path(target), settings, engine, threads)
 
 
 def evaluate(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from srquant.engines import TARGETS, open_exported
 from srquant.engines.agreement import export_onnx
 from srquant.engines.exported import read_contract
-from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings, IntegerOperands
 from srquant.engines.runtimes import openvino
 from srquant.engines.written import as_written
@@ -183,7 +183,7 @@ def test_channels_in_groups_keep_their_order(calibration: Calibration, tmp_path:
     floats = Model.wrap(network, 2)
     images = torch.rand(1, 3, 9, 14)
     model = write_here(METHODS["w8a8"].quantize(floats, calibration), tmp_path / "bytes.onnx", "openvino")
-    write_float_onnx(floats, tmp_path / "float.onnx")
+    write_onnx(floats, tmp_path / "float.onnx", ExportSettings())
     for name, expected in (("bytes", model(images)), ("float", floats(images))):
         assert closeness(expected, open_exported(tmp_path / f"{name}.onnx", "openvino", 1)(images)) > 45, name
 
@@ -231,7 +231,7 @@ def test_linear_maps_are_products_of_bytes_and_nothing_is_moved_between_them(low
 def test_masks_and_positions_do_not_blow_up_the_file(network: str, low_images: Path, tmp_path: Path) -> None:
     sizes = []
     for height, width in (TILES[network], [2 * side for side in TILES[network]]):
-        write_float_onnx(Model(small_networks()[network], "x"), tmp_path / "m.onnx", (height, width))
+        write_onnx(Model(small_networks()[network], "x"), tmp_path / "m.onnx", ExportSettings((height, width)))
         sizes.append((tmp_path / "m.onnx").stat().st_size)
     height, width = TILES[network]
     # Three orders of tokens, there and back, eight bytes each.
@@ -409,14 +409,18 @@ def test_free_bounds_that_happen_to_fit_are_taken(edsr: Model, calibration: Cali
     """After a ReLU the lower bound is zero: such layers are on integers without being asked."""
     layers = quant_layers(MinMax(bits=8, weight_bits=7).quantize(edsr, calibration).network)
     operands = IntegerOperands("body.0.body.2", layers["body.0.body.2"], ExportSettings())
+    assert operands.left is not None
+    assert operands.right is not None
     assert (operands.left.low, operands.left.high) == (0, 255)
     assert operands.right.high == 127
 
 
 def test_other_refusals(edsr: Model, low_images: Path, tmp_path: Path) -> None:
     model = quantized("edsr", "w8a8", low_images)
-    with pytest.raises(ArgumentError, match=r"edsr.pth is a float network; quantize it first, with grid=int8"):
-        write_onnx(edsr, tmp_path / "m.onnx", ExportSettings())
+    with pytest.raises(ArgumentError, match=r"storage=int4 is for quantized models, and edsr.pth is a float network; "):
+        write_onnx(edsr, tmp_path / "m.onnx", ExportSettings(storage="int4"))
+    with pytest.raises(ArgumentError, match=r"precision=float16 is for float networks, and edsr.pth is quantized here"):
+        write_onnx(model, tmp_path / "m.onnx", ExportSettings(precision="float16"))
     with pytest.raises(ArgumentError, match=r"m.pt: exported models are .onnx files"):
         export_onnx(model, tmp_path / "m.pt", ExportSettings())
     with pytest.raises(
@@ -530,7 +534,7 @@ def test_a_real_network(shared: Path, tmp_path: Path) -> None:
 def test_float_networks_for_comparison(network: str, engine: str, tmp_path: Path) -> None:
     skip_if_it_dies(engine, network)
     model = Model(small_networks()[network], "x")
-    contract = write_float_onnx(model, tmp_path / "m.onnx", TILES.get(network))
+    contract = write_onnx(model, tmp_path / "m.onnx", ExportSettings(TILES.get(network)))
     assert contract.method == "float"
     images = torch.rand(1, 3, *(contract.tile or (20, 17)))
     assert closeness(model(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)) > 80

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from srquant.analysis import bound_percentiles, distributions
 from srquant.engines import open_exported
-from srquant.engines.onnx import write_float_onnx, write_onnx
+from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings
 from srquant.images import Calibration
 from srquant.learning.settings import LearningSettings
@@ -238,7 +238,7 @@ def test_they_are_exported(engine: str, calibration: Calibration, tmp_path: Path
         write_onnx(quantized, tmp_path / "m.onnx", ExportSettings(range=form))
         expected, found = quantized(images), open_exported(tmp_path / "m.onnx", engine, 1)(images)
         assert float(-10 * ((found - expected).square().mean() / expected.var()).log10()) > 30, form
-    write_float_onnx(model, tmp_path / "f.onnx")
+    write_onnx(model, tmp_path / "f.onnx", ExportSettings())
     torch.testing.assert_close(
         open_exported(tmp_path / "f.onnx", engine, 1)(images), model(images), atol=1e-4, rtol=1e-3
     )

@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from srquant.engines import Target, saturates, target_named
+from srquant.engines.comparing import only_noise, open_quietly, psnr_between, psnr_on_patch
 from srquant.engines.disagreement import cause
-from srquant.engines.exported import Exported, open_in
-from srquant.engines.onnx import can_saturate, require_onnx, write_onnx
+from srquant.engines.exported import Exported
+from srquant.engines.float_files import FloatAgreement, export_floats
+from srquant.engines.onnx import can_saturate, require_fitting, require_onnx, write_onnx
 from srquant.engines.operands import ExportSettings, Range
 from srquant.engines.written import as_written
-from srquant.images.reading import read_picture
-from srquant.images.samples import LOW_RESOLUTION
 from srquant.model import Model
 from srquant.model.swapping import without_activation_quantizers
-from srquant.networks.modules import pad_to_size
 from srquant.support.errors import ExportError, SaturationWarning
 from srquant.support.files import replacing
-from srquant.support.tensors import planes
 
 LEAST_AGREEMENT = 45.0
 """PSNR in dB between an engine and what a file says, from which on the engine is right whatever else."""
@@ -32,10 +30,6 @@ WORST_AGREEMENT = 30.0
 """PSNR in dB below which it is wrong whatever else."""
 _TWO_DRAWS = 10 * math.log10(2)
 """How much farther in dB two draws of the same noise are from each other than each is from its middle."""
-_LINE = 0.25
-"""Share of a difference that may be a line of the image."""
-_PATCHES = ((64, 64), (48, 80))
-"""Heights and widths of the test patches where the file takes any size."""
 _LESS_LOSS = (
     "quantize again with weights of 6 bits, whose products never saturate, and float edges (--method mse --bits 8 "
     "--weight-bits 6 --edges float --set grid=int8 --set weights.granularity=per_channel)"
@@ -93,15 +87,18 @@ class Agreement:
 
 def export_onnx(
     model: Model, path: Path, settings: ExportSettings, engine: str | None = None, threads: int | None = None
-) -> Agreement:
-    """Write a quantized model as ONNX, run it, and keep it if the engine computes what the file says; all or nothing.
+) -> Agreement | FloatAgreement:
+    """Write a model as ONNX, run it, and keep it if the engine computes what the file says; all or nothing.
+
+    What computes in floats (a float network, or one whose activations stay float) is written by
+    :func:`~srquant.engines.float_files.export_floats`; the rest is about integers.
 
     With ``range="auto"`` weights keep their full range where the engine's products do not saturate on this processor,
     or the model's cannot. Else the reduced range is written, which is right for every picture, and the full one is run
     for comparison only. What coarser weights cost is reported, and is no reason to refuse.
 
     Args:
-        model: Quantized, on integers.
+        model: Quantized, on integers; or float.
         path: An ``.onnx`` file.
         settings: How to write it.
         engine: Where to run it, a name in ``srquant.engines.TARGETS``; the first that is installed if None.
@@ -117,22 +114,25 @@ def export_onnx(
             may saturate here.
     """
     require_onnx(path)
+    require_fitting(model, settings)
     target = target_named(engine)
+    if model.record is None or settings.activations == "float":
+        return export_floats(model, path, settings, target, threads)
     coarser = can_saturate(model)
     saturating = coarser and saturates(target.name)
-    kept: Range = settings.range
+    kept = settings.range_for_processor
     if kept == "auto":
         kept = "reduced" if saturating else "full"
     tried: dict[Range, float] = {}
     with replacing(path) as temporary:
 
         def run(form: Range) -> Exported:
-            write_onnx(model, temporary, replace(settings, range=form))
-            exported = _open(temporary, path, target, threads)
+            write_onnx(model, temporary, replace(settings, range=form, processor="this"))
+            exported = open_quietly(temporary, target, threads, path)
             tried[form] = psnr_on_patch(model, exported)
             return exported
 
-        if settings.range == "auto" and kept == "reduced":
+        if settings.range_for_processor == "auto" and kept == "reduced":
             run("full")
         exported = run(kept)
         written = as_written(model, kept)
@@ -142,7 +142,7 @@ def export_onnx(
         if not (psnr >= LEAST_AGREEMENT or (psnr >= needed and only_noise(written, exported))):
 
             def open_there(file: Path, engine: Target) -> Exported:
-                return _open(file, path, engine, threads)
+                return open_quietly(file, engine, threads, path)
 
             def agree(other: Callable[[Tensor], Tensor]) -> float:
                 return psnr_between(written, other, exported.contract.tile)
@@ -162,12 +162,6 @@ def export_onnx(
             stacklevel=2,
         )
     return found
-
-
-def _open(path: Path, named: Path, target: Target, threads: int | None) -> Exported:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SaturationWarning)  # that is what is measured
-        return open_in(target, path, threads, named)
 
 
 def needed_psnr(rounding: float) -> float:
@@ -199,48 +193,6 @@ def rounding_psnr(model: Model, size: tuple[int, int] | None) -> float:
     return psnr_between(model, bare, size)
 
 
-def only_noise(model: Callable[[Tensor], Tensor], exported: Exported) -> bool:
-    """Whether what an engine gives beside the model's output has little to do with the image: at most a quarter of the
-    difference's energy is an offset or a factor of a colour, as those that a wrong file has.
-    """
-    for patch in map(_patch, _sizes(exported.contract.tile)):
-        expected, found = (run(patch).cpu().double().flatten(2) for run in (model, exported))
-        difference, centred = found - expected, expected - expected.mean(2, keepdim=True)
-        offset = difference.mean(2, keepdim=True)
-        slope = (difference * centred).sum(2, keepdim=True) / centred.square().sum(2, keepdim=True).clamp(min=1e-12)
-        line = offset + slope * centred
-        if float(line.square().sum()) > _LINE * float(difference.square().sum()):
-            return False
-    return True
-
-
-def psnr_on_patch(model: Model, exported: Exported) -> float:
-    """PSNR in dB between a file's output and a model's on the test patches, images in [0, 1]; infinite if equal."""
-    return psnr_between(model, exported, exported.contract.tile)
-
-
-def psnr_between(
-    one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], size: tuple[int, int] | None
-) -> float:
-    """PSNR in dB between two outputs on a test patch of a size, or the worst of two sizes, clamped to [0, 1]; infinite
-    if equal, else finite or not a number.
-    """
-    found: list[float] = []
-    for patch in map(_patch, _sizes(size)):
-        first, second = (run(patch).cpu().clamp(0, 1).double() for run in (one, other))
-        error = float((first - second).square().mean())
-        found.append(-10 * math.log10(error) if error else math.inf)
-    return math.nan if any(math.isnan(psnr) for psnr in found) else min(found)
-
-
-def _sizes(size: tuple[int, int] | None) -> tuple[tuple[int, int], ...]:
-    return _PATCHES if size is None else (size,)
-
-
-def _patch(size: tuple[int, int]) -> Tensor:
-    return test_patch(*size)
-
-
 def _refusal(target: Target, form: Range, psnr: float, rounding: float, why: str) -> str:
     """That nothing was written, and why."""
     model = "the model" if form == "full" else "the model with weights of reduced range"
@@ -252,10 +204,3 @@ def _refusal(target: Target, form: Range, psnr: float, rounding: float, why: str
             "" if needed == LEAST_AGREEMENT else f" (rounding activations costs {rounding:.1f})"
         )
     return f"{target.title} and {model} agree to {psnr:.1f} dB on test patches, {least}; nothing was written: {why}"
-
-
-def test_patch(height: int, width: int) -> Tensor:
-    """A piece of the embedded photograph, ``1 3 h w`` in [0, 1], mirrored where it ends."""
-    picture = read_picture(LOW_RESOLUTION)
-    image = planes(picture.pixels)[None, :3].float() / picture.layout.peak
-    return pad_to_size(image[..., :height, :width], height, width)

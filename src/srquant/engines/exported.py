@@ -59,6 +59,45 @@ class Contract(Checked):
     one_image: bool = False
     """Whether it takes one image at a time, where it takes any size; files of one size always do."""
 
+    def plain(self) -> dict[str, str]:
+        """What whoever runs the file without srquant has to know, as plain words."""
+        size = "any" if self.tile is None else "x".join(map(str, self.tile))
+        return {
+            "scale": str(self.scale),
+            "colour": "RGB",
+            "layout": "NCHW",
+            "value_range": "0..1",
+            "size": size,
+            "alignment": str(self.alignment),
+            "smallest": str(self.smallest),
+            "halo": str(self.overlap),
+            "method": self.method,
+            "bits": self.bits,
+        }
+
+    @property
+    def bits(self) -> str:
+        """Of weights and activations, as in W4A8; the precision of a float network."""
+        if self.method == "float":
+            return str(self.export.get("precision", "float32"))
+        activations = self.settings.get("bits", "?")
+        weights = self.settings.get("weight_bits") or activations
+        return f"W{weights}A{'float' if self.export.get('activations') == 'float' else activations}"
+
+    def describe(self) -> str:
+        """How to use the file, in a few sentences."""
+        if self.tile is None:
+            multiple = f"multiples of {self.alignment}, " if self.alignment > 1 else ""
+            sizes = f"{multiple}at least {self.smallest}"
+        else:
+            sizes = "{} and {}".format(*self.tile)
+        return (
+            f"Enlarges RGB images {self.scale} times. Input: images, float32, n 3 height width, values 0 to 1; height "
+            f"and width: {sizes} (mirror the lower and right border up to that, and cut the output). Output: enlarged, "
+            f"n 3 {self.scale}*height {self.scale}*width, about 0 to 1: clamp it. Tiles should overlap by "
+            f"{self.overlap} pixels on each side. Network: {self.network} ({self.source}); {self.method}, {self.bits}."
+        )
+
     @property
     def overlap(self) -> int:
         """Pixels that tiles need to see beyond what is kept of them."""

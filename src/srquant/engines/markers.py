@@ -116,21 +116,23 @@ class Marked(nn.Module):
         return self.product(left, self.weight, self.bias)
 
 
-def _marked(x: Tensor, grid: IntegerGrid, as_bytes: bool) -> Tensor:
-    return QUANTIZED(x, float(grid.scale), grid.knots.tolist(), list(grid.intervals), as_bytes)
+def _marked(x: Tensor, grid: IntegerGrid | None, as_bytes: bool) -> Tensor:
+    return x if grid is None else QUANTIZED(x, float(grid.scale), grid.knots.tolist(), list(grid.intervals), as_bytes)
 
 
 class Face(nn.Module):
-    """A network behind the face of a model: images in [0, 1] on both sides. It fills no image up.
+    """A network behind the face of a model: float32 images in [0, 1] on both sides. It fills no image up.
 
     Args:
         model: Float or quantized; it is left as it is.
         layers: Operands of its quantized layers, by name.
+        dtype: In which it computes.
     """
 
-    def __init__(self, model: Model, layers: Mapping[str, IntegerOperands]) -> None:
+    def __init__(self, model: Model, layers: Mapping[str, IntegerOperands], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.network = copy_network(model.network).to("cpu")
+        self.network = copy_network(model.network).to("cpu", dtype)
+        self.dtype = dtype
         self.value_range = self.network.value_range
         if isinstance(self.network, SpandrelNetwork | CustomNetwork):
             self.network.sizes = Sizes()  # whoever runs the file fills images up
@@ -138,6 +140,7 @@ class Face(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``n 3 h w`` to ``n 3 scale·h scale·w``."""
+        images = images.to(self.dtype)
         if self.value_range == 1:
-            return self.network(images.clone())  # some networks write into what they are given
-        return self.network(images * self.value_range) * (1 / self.value_range)
+            return self.network(images.clone()).float()  # some networks write into what they are given
+        return (self.network(images * self.value_range) * (1 / self.value_range)).float()

@@ -32,6 +32,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from srquant.engines.exported import Contract
 from srquant.engines.markers import Face
 from srquant.engines.operands import ExportSettings, IntegerOperands
@@ -60,10 +62,10 @@ def require_onnx(path: Path) -> None:
 
 
 def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
-    """Write a quantized model as ONNX, all or nothing, without running it.
+    """Write a model as ONNX, all or nothing, without running it.
 
     Args:
-        model: Quantized, on integers.
+        model: Quantized, on integers; or float.
         path: An ``.onnx`` file.
         settings: How.
 
@@ -71,28 +73,54 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
         What the file says of itself.
 
     Raises:
-        ArgumentError: The model does not fit integers, is float, or its network cannot be written; a tile is too small.
+        ArgumentError: The model does not fit integers, or its network cannot be written; a tile is too small; a setting
+            is for the other kind of model.
         MissingExtraError: The ``onnx`` extra is not installed.
         OutputError: The file cannot be written.
     """
     require_onnx(path)
-    record = model.record
-    if record is None:
-        raise ArgumentError(f"{model.source} is a float network; quantize it first, with grid=int8")
+    require_fitting(model, settings)
     if settings.range == "auto":
-        settings = replace(settings, range="full")
+        asked = settings.range_for_processor
+        settings = replace(settings, range="full" if asked == "auto" else asked, processor="this")
+    record = model.record
     model = model.to("cpu")  # where it is followed
+    contract = replace(_contract(model, settings.tile), export=to_json(settings))
+    dtype = getattr(torch, settings.precision)
+    if record is None:
+        return _write(model, path, contract, {}, dtype=dtype)
     layers = _operands(model, settings)
     contract = replace(
-        _contract(model, settings.tile),
+        contract,
         saturates=any(operands.saturates for operands in layers.values()),
         method=record.method,
         settings=record.settings,
         calibration=record.calibration,
         versions=record.versions,
-        export=to_json(settings),
     )
     return _write(model, path, contract, layers, four_bits=settings.storage == "int4")
+
+
+def require_fitting(model: Model, settings: ExportSettings) -> None:
+    """Refuse settings that are for the other kind of model.
+
+    Raises:
+        ArgumentError: They are.
+    """
+    usual = ExportSettings()
+    if model.record is not None:
+        if settings.precision != usual.precision:
+            raise ArgumentError(
+                f"precision={settings.precision} is for float networks, and {model.source} is quantized here; export "
+                f"the float network, or leave it out"
+            )
+        return
+    for name in ("storage", "range", "activations", "processor"):
+        if (value := getattr(settings, name)) != getattr(usual, name):
+            raise ArgumentError(
+                f"{name}={value} is for quantized models, and {model.source} is a float network; quantize it first, "
+                f"with grid=int8, or leave it out"
+            )
 
 
 def can_saturate(model: Model) -> bool:
@@ -113,16 +141,6 @@ def _operands(model: Model, settings: ExportSettings) -> dict[str, IntegerOperan
     return {name: IntegerOperands(name, layer, settings) for name, layer in quant_layers(model.network).items()}
 
 
-def write_float_onnx(model: Model, path: Path, tile: tuple[int, int] | None = None) -> Contract:
-    """Write a float model as ONNX, so that integers can be compared with the same engine's floats.
-
-    Raises:
-        SrquantError: As :func:`write_onnx`.
-    """
-    require_onnx(path)
-    return _write(model, path, _contract(model, tile), {}, four_bits=False)
-
-
 def _contract(model: Model, tile: tuple[int, int] | None) -> Contract:
     return Contract(
         scale=model.scale,
@@ -137,13 +155,19 @@ def _contract(model: Model, tile: tuple[int, int] | None) -> Contract:
 
 
 def _write(
-    model: Model, path: Path, contract: Contract, layers: Mapping[str, IntegerOperands], *, four_bits: bool
+    model: Model,
+    path: Path,
+    contract: Contract,
+    layers: Mapping[str, IntegerOperands],
+    *,
+    four_bits: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Contract:
     require_writable(path)
     import_extra("onnx", "exporting to ONNX", "onnx")
     if contract.tile is not None:
         contract.tiling()  # refuses tiles that are too small
-    face = Face(model, layers).eval()
+    face = Face(model, layers, dtype).eval()
     found = follow(model.network, face, contract.tile)
     if found is None:
         contract = replace(contract, tile=_usual_tile(contract))
@@ -179,6 +203,8 @@ def _checked(graph: Any, contract: Contract) -> bytes:
     graph.producer_version = contract.versions.get("srquant", "")
     graph.ir_version = IR_VERSION
     graph.metadata_props[Contract.KEY] = json.dumps(to_json(contract))
+    graph.metadata_props.update(contract.plain())
+    graph.doc_string = contract.describe()
     graph.graph.inputs[0].shape = ir.Shape([count, 3, height, width])
     graph.graph.outputs[0].shape = ir.Shape([count, 3, *enlarged])
     content = ir.to_proto(graph)

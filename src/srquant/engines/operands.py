@@ -17,6 +17,9 @@ from srquant.support.settings import Checked
 
 Storage = Literal["int8", "int4"]
 Range = Literal["auto", "full", "reduced"]
+Activations = Literal["int8", "float"]
+Precision = Literal["float32", "float16", "bfloat16"]
+Processor = Literal["this", "amx", "vnni", "avx2"]
 _INT32 = (1 << 31) - 1
 _REDUCED = 64
 """Two products of 255 and this fit 16 bits, in which processors without VNNI or AMX add pairs."""
@@ -32,16 +35,39 @@ class ExportSettings(Checked):
         storage: ``int4`` stores weights of up to four bits in half a byte each, widened when the file is opened.
         range: ``reduced`` makes weights coarser where they are beyond ±64, so that no two products leave 16 bits;
             ``full`` keeps them. ``auto`` is for :func:`~srquant.engines.agreement.export_onnx` to decide; where a file
-            is written without running it, it is ``full``.
+            is written without running it, it is what the processor asks for, ``full`` for this one.
+        activations: ``float`` rounds no activation: weights are stored as integers, and the engine computes in float.
+            A small file whose pictures are nearly those of the float network.
+        precision: In which a float network is stored and computed. Images are float32 on both sides all the same.
+        processor: On which the file shall run: ``amx`` and ``vnni`` sum byte products in 32 bits and keep the weights'
+            full range; on ``avx2`` pairs of them saturate, so it needs the reduced one. ``this`` finds out.
     """
 
     tile: tuple[Length, Length] | None = None
     storage: Storage = "int8"
     range: Range = "auto"
+    activations: Activations = "int8"
+    precision: Precision = "float32"
+    processor: Processor = "this"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.range != "auto" and self.processor != "this":
+            raise ArgumentError(
+                f"range={self.range} and processor={self.processor}: the processor decides the range; leave one out"
+            )
+        if self.activations == "float" and self.range == "reduced":
+            raise ArgumentError("range=reduced with activations=float: there are no byte products; leave it out")
+
+    @property
+    def range_for_processor(self) -> Range:
+        """What the processor asks for; ``auto`` if it is this one, and nothing else was said."""
+        asked: dict[Processor, Range] = {"this": self.range, "amx": "full", "vnni": "full", "avx2": "reduced"}
+        return asked[self.processor]
 
 
 class IntegerOperands:
-    """The two operands of a quantized layer as eight-bit integers.
+    """The two operands of a quantized layer as eight-bit integers; of activations None, where they stay float.
 
     Args:
         name: Of the layer.
@@ -56,14 +82,19 @@ class IntegerOperands:
         self.name = name
         self.layer = layer
         self.settings = settings
-        self.left = _fitting(name, "input", layer.left)
+        bare = settings.activations == "float"
+        self.left = None if bare else _fitting(name, "input", layer.left)
         factor = layer.left.factor.detach() if isinstance(layer.left, ScaledUniform) else None
         self.multiplier = None if factor is None or bool((factor == 1).all()) else torch.reciprocal(factor).cpu()
         """What channels of the input are multiplied by before they are quantized; ``c 1 1`` or ``c``."""
         coded = layer.right if isinstance(layer.right, CodedWeight) else None
-        self.right = _fitting(name, "right operand" if coded is None else "weight", layer.quantizers()["right"])
+        self.right: IntegerGrid | None = None
+        if coded is not None or not bare:
+            right = layer.quantizers()["right"]
+            self.right = _fitting(name, "right operand" if coded is None else "weight", right)
         self.weight: Tensor | None = None
         if coded is not None:
+            assert self.right is not None
             self.weight = self.right.integers(coded.get_buffer("codes"))
             if self.right.low < -128 or self.right.high > 127:
                 raise ArgumentError(
@@ -78,6 +109,7 @@ class IntegerOperands:
     def weight_integers(self) -> tuple[Tensor, Tensor]:
         """The weight as int8, and its scale for each output channel."""
         assert self.weight is not None
+        assert self.right is not None
         integers, scale = self.weight, self.right.scale.expand(len(self.weight)).clone()
         if self.settings.range == "reduced":
             reach = integers.abs().flatten(1).amax(1).clamp(min=1)
@@ -100,7 +132,9 @@ class IntegerOperands:
     @property
     def saturates(self) -> bool:
         """Whether two products can add up to more than 16 bits hold; attention products run in float."""
-        return self.weight is not None and int(self.weight_integers()[0].abs().max()) > _REDUCED
+        return (
+            self.left is not None and self.weight is not None and int(self.weight_integers()[0].abs().max()) > _REDUCED
+        )
 
 
 def _fitting(name: str, operand: str, quantizer: Quantizer) -> IntegerGrid:

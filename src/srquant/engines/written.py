@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from srquant.engines.operands import ExportSettings, IntegerOperands, Range
+from srquant.engines.operands import Activations, ExportSettings, IntegerOperands, Range
 from srquant.model import Model
 from srquant.model.layer import CodedWeight
-from srquant.model.swapping import copy_network, quant_layers, replace
+from srquant.model.swapping import copy_network, quant_layers, replace, without_activation_quantizers
 
 
-def as_written(model: Model, form: Range) -> Model:
-    """The model with the weights that its exported file has. A right engine computes this one.
+def as_written(model: Model, form: Range, activations: Activations = "int8") -> Model:
+    """The model with the operands that its exported file has. A right engine computes this one.
 
     Args:
         model: Quantized, on integers; it is left as it is.
         form: Range of the file's weights. In full range they are the model's own, and the model itself is returned.
+        activations: Of the file.
 
     Raises:
         ArgumentError: The model does not fit integers.
     """
+    if activations == "float":
+        return Model(without_activation_quantizers(model.network), model.source, model.record)
     if form != "reduced":
         return model
     network = copy_network(model.network)
