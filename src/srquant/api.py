@@ -186,7 +186,7 @@ def export(
         range: Of the weights. ``full`` is for processors whose eight-bit products do not saturate, with VNNI or AMX;
             ``reduced`` is for any, with coarser weights; ``auto`` finds out which is right here.
         activations: Of a quantized model: ``float`` stores weights as integers and computes in float.
-        precision: Of a float model: ``float32``, ``float16`` or ``bfloat16``. Images are float32 all the same.
+        precision: Of a float model: ``float32`` or ``float16``. Images are float32 all the same.
         processor: ``amx``, ``vnni`` or ``avx2``, on which a quantized model shall run; this one if not said.
         threads: For running it; all cores if None.
 

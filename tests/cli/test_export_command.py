@@ -13,7 +13,7 @@ from tests.engines.here import saturating
 from tests.images.test_pairs import make_pair
 
 from srquant import load
-from srquant.engines import TARGETS, saturates
+from srquant.engines import TARGETS, open_exported, saturates
 from srquant.engines.runtimes import onnxruntime
 from srquant.images import read_picture
 
@@ -142,7 +142,15 @@ def test_the_former_option_is_hidden(run) -> None:
             ("export", "MODEL", "-o", "OUT.onnx", "--range", "full", "--reduced-range"),
             "--reduced-range is the former name of --range reduced",
         ),
-        (("export", "FLOAT", "-o", "OUT.onnx"), "is a float network; quantize it first, with grid=int8"),
+        (
+            ("export", "FLOAT", "-o", "OUT.onnx", "--for", "avx2"),
+            "is a float network; quantize it first, with grid=int8",
+        ),
+        (
+            ("export", "MODEL", "-o", "OUT.onnx", "--precision", "float16"),
+            "is quantized here; export the float network",
+        ),
+        (("export", "MODEL", "-o", "OUT.onnx", "--for", "amx", "--range", "full"), "the processor decides the range"),
         (("upscale", "MODEL", "p.png", "-o", "q.png", "--engine", "openvino"), "runs .onnx files, and"),
         (("export", "MODEL", "-o", "OUT.onnx", "--engine", "openvin"), "unknown engine 'openvin'; did you mean 'ope"),
         (("evaluate", "none.onnx", "data", "--engine", "x"), "unknown engine 'x'; known: "),
@@ -158,3 +166,63 @@ def test_mistakes_are_one_line(run, model: Path, tmp_path: Path, words: tuple[st
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("OUT*"))
+
+
+def in_one_command(folder: Path, images: Path, *options: object) -> tuple[object, ...]:
+    torch.save(small_networks()["edsr"].state_dict(), folder / "edsr.pth")
+    common = ("--method", "minmax", "--patches", 4, "--bits", 8, "--threads", 1)
+    return "quantize", folder / "edsr.pth", "--calibration", images, *common, *options
+
+
+def test_from_weights_to_an_exported_file(run, low_images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "edsr.onnx"
+    code, text, _ = run(*in_one_command(tmp_path, low_images, "-o", out, "--for", "avx2"))
+    assert code == 0
+    assert f"{out}: {out.stat().st_size:,} bytes; weights of reduced range, good for any processor" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edsr.onnx", "edsr.pth"]
+    write_png(tmp_path / "p.png", 20, 30)
+    assert run("upscale", out, tmp_path / "p.png", "-o", tmp_path / "q.png")[0] == 0
+    assert read_picture(tmp_path / "q.png").pixels.shape[:2] == (80, 120)
+
+    assert run(*in_one_command(tmp_path, low_images, "-o", tmp_path / "two.safetensors", "--set", "grid=int8"))[0] == 2
+    words = [word for word in in_one_command(tmp_path, low_images) if word not in ("--threads", 1)]
+    assert run(*words, "-o", tmp_path / "two.safetensors", "--set", "grid=int8")[0] == 0
+    assert run("export", tmp_path / "two.safetensors", "-o", tmp_path / "two.onnx", "--for", "avx2")[0] == 0
+    images = torch.rand(1, 3, 20, 20)
+    assert torch.equal(open_exported(tmp_path / "two.onnx")(images), open_exported(out)(images)), "two ways, one file"
+
+
+def test_a_float_network_is_exported_too(run, tmp_path: Path) -> None:
+    torch.save(small_networks()["edsr"].state_dict(), tmp_path / "edsr.pth")
+    code, text, _ = run("export", tmp_path / "edsr.pth", "-o", tmp_path / "m.onnx", "--precision", "float16")
+    assert code == 0
+    assert "float16 network, good for any processor; " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "m.onnx", "--set", "grid=free"), "--set grid=free: exported files have integers of 8 bits; leave it"),
+        (("-o", "m.safetensors"), "this is no exported file, which some options are for; name it .onnx"),
+        (("-o", "m.onnx", "--tile", "9"), "--tile 9 is neither a height and width such as 64x64"),
+        (("-o", "m.onnx", "--tile", "8x8"), "height and width must be at least 32"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_first(run, low_images: Path, tmp_path: Path, words, message: str) -> None:
+    words = [tmp_path / word if word.startswith("m.") else word for word in words]
+    code, text, error = run(*in_one_command(tmp_path, low_images, *words))
+    assert code == 2
+    assert message in error
+    assert "calibrating" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["edsr.pth"]
+
+
+def test_a_model_that_no_engine_computes_rightly_is_kept(run, low_images: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "compiled", lambda *_: lambda images: images.repeat(1, 1, 4, 4))
+    out = tmp_path / "edsr.onnx"
+    code, _, error = run(*in_one_command(tmp_path, low_images, "-o", out, "--engine", "onnxruntime"))
+    kept = tmp_path / "edsr.onnx.safetensors"
+    assert code == 2
+    assert error.endswith(f"the quantized model is kept: {kept}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edsr.onnx.safetensors", "edsr.pth"]
+    assert load(kept).record is not None

@@ -279,6 +279,103 @@ class FewPatches(CalibrationOptions):
     patches: Annotated[int, typer.Option(help="Patches whose activations are counted.")] = 8
 
 
+_FILES = "Exported files (.onnx)"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How an exported file is written, and where it is run to check it."""
+
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            callback=_known_engine,
+            metavar=f"<{'|'.join(TARGETS.own)}>",
+            help="Runs the file to check it; the first that is installed.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None
+    tile: Annotated[
+        str,
+        typer.Option(
+            help="Height and width of the images it takes, as 64x64; dynamic for any.", rich_help_panel=_FILES
+        ),
+    ] = "dynamic"
+    for_: Annotated[
+        Literal["this", "amx", "vnni", "avx2"],
+        typer.Option(
+            "--for",
+            help="The processor it shall run on: amx and vnni keep the weights' full range; avx2 adds pairs of 8-bit "
+            "products in 16 bits, and gets coarser weights; this finds out.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "this"
+    range_: Annotated[
+        Literal["auto", "full", "reduced"],
+        typer.Option(
+            "--range",
+            help="Of the weights, if not what the processor asks for: full or reduced.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "auto"
+    activations: Annotated[
+        Literal["int8", "float"],
+        typer.Option(
+            help="float rounds no activation: a small file, computed in float, that looks like the float network.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "int8"
+    storage: Annotated[
+        Literal["int8", "int4"],
+        typer.Option(
+            help="int4 halves the file of a model of up to 4 bits; it runs as int8 all the same.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "int8"
+    threads: Annotated[
+        int | None,
+        typer.Option(help="How many to run it with; all cores if not given.", rich_help_panel=_FILES),
+    ] = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of ``64x64``, None of ``dynamic``.
+
+        Raises:
+            ArgumentError: It is neither.
+        """
+        from srquant.support.errors import ArgumentError
+
+        if self.tile == "dynamic":
+            return None
+        height, _, width = self.tile.partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise ArgumentError(f"--tile {self.tile} is neither a height and width such as 64x64, nor dynamic")
+        return int(height), int(width)
+
+    def write(self, model: Model, output: Path, **more: Any) -> None:
+        """Write a model, check the file, and say how it went.
+
+        Raises:
+            SrquantError: See :func:`srquant.export`.
+        """
+        from srquant import export
+
+        agreement = export(
+            model,
+            output,
+            engine=self.engine,
+            tile=self.size,
+            storage=self.storage,
+            range=self.range_,
+            activations=self.activations,
+            processor=self.for_,
+            threads=self.threads,
+            **more,
+        )
+        print(f"{output}: {output.stat().st_size:,} bytes; {agreement}")
+
+
 @dataclass(frozen=True)
 class QuantizationOptions:
     """What all methods are told alike."""

@@ -101,6 +101,21 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
     return _write(model, path, contract, layers, four_bits=settings.storage == "int4")
 
 
+def require_exportable(model: Model, tile: tuple[int, int] | None) -> None:
+    """See, before long work starts, that a float network can be written as ONNX; nothing is written.
+
+    Args:
+        model: Float.
+        tile: Height and width of the images that the file shall take; None for any.
+
+    Raises:
+        ArgumentError: It cannot; what stands in the way is named.
+        MissingExtraError: The ``onnx`` extra is not installed.
+    """
+    model = model.to("cpu")
+    _content(model, _contract(model, tile), {})
+
+
 def require_fitting(model: Model, settings: ExportSettings) -> None:
     """Refuse settings that are for the other kind of model.
 
@@ -164,6 +179,21 @@ def _write(
     dtype: torch.dtype = torch.float32,
 ) -> Contract:
     require_writable(path)
+    contract, content = _content(model, contract, layers, four_bits=four_bits, dtype=dtype)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return contract
+
+
+def _content(
+    model: Model,
+    contract: Contract,
+    layers: Mapping[str, IntegerOperands],
+    *,
+    four_bits: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Contract, bytes]:
+    """What the file says of itself, and all of it."""
     import_extra("onnx", "exporting to ONNX", "onnx")
     if contract.tile is not None:
         contract.tiling()  # refuses tiles that are too small
@@ -178,10 +208,7 @@ def _write(
         contract = replace(contract, alignment=found.step, one_image=one_image, smallest=least)
     graph = as_onnx(found.program)
     optimize(graph, fixed=contract.tile is not None, four_bits=four_bits)
-    content = _checked(graph, contract)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return contract
+    return contract, _checked(graph, contract)
 
 
 def _usual_tile(contract: Contract) -> tuple[int, int]:

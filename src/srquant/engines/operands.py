@@ -18,7 +18,7 @@ from srquant.support.settings import Checked
 Storage = Literal["int8", "int4"]
 Range = Literal["auto", "full", "reduced"]
 Activations = Literal["int8", "float"]
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16"]
 Processor = Literal["this", "amx", "vnni", "avx2"]
 _INT32 = (1 << 31) - 1
 _REDUCED = 64

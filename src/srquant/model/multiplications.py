@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srquant.networks.modules import MatMul
+from srquant.networks.modules import MatMul, multiplied
 
 
 class Product:
@@ -133,7 +133,7 @@ class MatrixProduct(Product):
     operands = ("left", "right")
 
     def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        found = torch.linalg.matmul(left, right)  # as in the module
+        found = multiplied(left, right)
         return found if bias is None else found + bias
 
 

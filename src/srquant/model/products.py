@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from srquant.model.multiplications import kind_of
 from srquant.networks.base import SRNetwork
-from srquant.networks.modules import MatMul
+from srquant.networks.modules import MatMul, multiplied
 from srquant.support.tensors import modules_of
 from srquant.support.watching import hooks
 
@@ -188,7 +188,7 @@ class _Routing(_Functions):
 
         def product(number: int, left: Tensor, right: Tensor) -> Tensor:
             module = own[number]
-            return cast(Tensor, torch.linalg.matmul(left, right) if module is None else module(left, right))
+            return multiplied(left, right) if module is None else cast(Tensor, module(left, right))
 
         return written(product)
 
