@@ -223,6 +223,8 @@ def evaluate(
 ) -> list[Scores]:
     """Score a model on benchmark sets: PSNR and SSIM, and what else is asked for.
 
+    Where the model's bits follow the image, the bits that it was scored with are in ``Scores.fab``.
+
     >>> evaluate(model, "set5", "set14", scores=["lpips", "dists"])
 
     Args:

@@ -19,7 +19,8 @@ class BitMappingLoss:
     """``L_pix + w · L_skt + v · L_bit``.
 
     ``L_pix = mean |O − Ô|`` with images in 0…255; ``L_skt`` the mean over blocks and samples of ``‖F/‖F‖₂ − F̂/‖F̂‖₂‖₂``;
-    ``L_bit = max(mean bits − target, 0)``, which has a gradient for what decides bits and for nothing else.
+    ``L_bit = max(mean bits − target, 0)``, which has a gradient for what decides bits and for nothing else. Its mean is
+    over the patches that go through the network together: of a batch that is divided, each part counts for itself.
 
     Args:
         feature_layers: Modules whose outputs are compared; without any L_skt is zero.
