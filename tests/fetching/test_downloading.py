@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from requests import Response
@@ -64,6 +65,40 @@ def test_a_file_that_changed_while_it_was_away_is_fetched_anew(server: Server, p
     server.add("file", other, etag='"2"')
     assert download(address, part, None, "file")
     assert part.read_bytes() == other
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_between_two_versions_of_a_file(
+    server: Server, part: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Whenever a run ends that has begun anew, the next one takes nothing of the old file for the new one's."""
+    address = server.add("file", CONTENT, break_after=[100_000, 0, 0, 0])
+    with pytest.raises(FetchError):
+        download(address, part, None, "file")
+    other = CONTENT[::-1]
+    server.add("file", other, etag='"2"')
+    write = downloading._write_state
+
+    def killed(*given: Any) -> None:
+        if moment == "after":
+            write(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(downloading, "_write_state", killed)
+        download(address, part, None, "file")
+    assert download(address, part, None, "file")
+    assert part.read_bytes() == other
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_however_often_it_breaks(server: Server, part: Path, seed: int) -> None:
+    drawn = random.Random(seed)
+    breaks = [drawn.randrange(1, 60_000) for _ in range(20)]
+    ways = {"ranges": drawn.random() < 0.7, "chunked": drawn.random() < 0.5}
+    address = server.add("file", CONTENT, break_after=breaks, **ways)
+    download(address, part, None, "file", Patience(pause=0, tries=30))
+    assert part.read_bytes() == CONTENT
 
 
 def test_a_part_of_another_address_is_not_used(server: Server, part: Path) -> None:

@@ -153,8 +153,9 @@ def _attempt(session: object, address: str, part: Path, size: int | None, title:
             raise _BrokenOffError("the server sent another part than was asked for")
         _check_size(total, size)
         _check_room(part, total, start)
-        _write_state(part, _state_of(response, address, total))
         with bar(title, total, start, in_bytes=True) as shown, _opened(part, start) as file:
+            # What the part is of is written when nothing of another file is in it any more.
+            _write_state(part, _state_of(response, address, total))
             _copy(response, file, start == 0, start, shown)
     got = _size(part)
     if total is not None and got != total:
