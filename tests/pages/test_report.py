@@ -248,7 +248,19 @@ def test_costs_and_qualities_of_the_chart() -> None:
         None,
     )
     assert numbers["Set5 psnr"] == 28.5 and trade_off.levels["Set5 psnr"] == 29.0
+    assert not any(axis.less_is_better for axis in trade_off.qualities)
     assert [axis.title for axis in trade_off.qualities] == ["Set5: PSNR (dB)", "Set5: SSIM", "Set5: SSIM (AdaBM)"]
+
+
+def test_scores_of_which_less_is_better_are_turned() -> None:
+    own = record("plq", 28.5)
+    further = dict.fromkeys(("lpips", "dists", "mine"), (0.2, 0.4))
+    scores = replace(own.data[0], scores=own.data[0].scores | further, float_scores=FLOAT_SCORES | further)
+    (trade_off,) = page_of(replace(own, data=(scores,))).trade_offs
+    turned = {axis.title: axis.less_is_better for axis in trade_off.qualities}
+    assert turned.items() >= {"Set5: LPIPS (less is better)": True, "Set5: DISTS (less is better)": True}.items()
+    assert turned["Set5: mine"] is False
+    assert trade_off.series[0].points[0].numbers["Set5 lpips"] == pytest.approx(0.3)
 
 
 def test_layers_that_lose_most_are_named() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tests.pages.conftest import pixels, whole_page
 
-from srquant.images.metrics import psnr
 from srquant.pages.contents import Page
 from srquant.pages.pictures import BUDGET, Labelled, decode, make_scene
 from srquant.pages.rendering import render
@@ -45,10 +44,18 @@ def test_larger_ones_lose_what_is_not_seen_and_that_is_said() -> None:
     pictures = noisy(3, 200, 240)
     lossless = sum(len(shown.webp) for shown in make_scene("x.png", pictures).pictures)
     scene = make_scene("x.png", pictures, budget=int(0.9 * lossless))
-    assert sum(len(shown.webp) for shown in scene.pictures) <= 0.9 * lossless
+    assert scene.storage == "without loss, red, green and blue rounded to even numbers of 255"
+    for shown, labelled in zip(scene.pictures, pictures.values(), strict=True):
+        assert np.abs(decode(shown.webp).astype(int) - labelled.pixels).max() == 1
+
+    scene = make_scene("x.png", pictures, budget=int(0.5 * lossless))
+    assert sum(len(shown.webp) for shown in scene.pictures) <= 0.5 * lossless
     assert (scene.width, scene.height) == (240, 200)
-    least = min(psnr(decode(s.webp), p.pixels) for s, p in zip(scene.pictures, pictures.values(), strict=True))
-    assert scene.storage == f"WebP of quality 96, {least:.1f} dB from the pixels that were scored"
+    both = zip(scene.pictures, pictures.values(), strict=True)
+    error = max(((decode(shown.webp).astype(float) - labelled.pixels) ** 2).mean() for shown, labelled in both)
+    assert (
+        scene.storage == f"WebP of quality 96, {10 * np.log10(255**2 / error):.1f} dB from the pixels that were scored"
+    )
 
 
 def test_still_larger_ones_are_cropped_to_where_they_differ() -> None:
@@ -61,6 +68,21 @@ def test_still_larger_ones_are_cropped_to_where_they_differ() -> None:
     left, top, size = scene.region
     brightest = crops[-1][top : top + size, left : left + size].min(axis=-1) > 240
     assert brightest.sum() > 200
+
+
+def test_pictures_longer_than_webp_can_be_are_cropped() -> None:
+    long = np.zeros((20, 20_000, 3), np.uint8)
+    marked = long.copy()
+    marked[:, 15_000:15_010] = 255
+    scene = make_scene("x.png", {"a": Labelled(long), "b": Labelled(marked)})
+    assert (scene.width, scene.height) == (16_383, 20)
+    left, _, size = scene.region
+    assert decode(scene.pictures[1].webp)[:, left : left + size].any()
+
+
+def test_a_picture_of_one_colour_needs_nothing() -> None:
+    scene = make_scene("x.png", {"a": Labelled(np.zeros((200, 200, 3), np.uint8))}, budget=0)
+    assert scene.storage == "without loss; 64×64 of 200×200 pixels, where results differ most"
 
 
 def test_even_without_a_budget_something_is_shown() -> None:

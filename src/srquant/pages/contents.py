@@ -94,12 +94,14 @@ class Axis:
         title: With its unit.
         logarithmic: Whether factors count, not differences.
         digits: After the point.
+        less_is_better: Whether the axis is turned, so that what is better is farther up.
     """
 
     key: str
     title: str
     logarithmic: bool = False
     digits: int = 2
+    less_is_better: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -40,8 +41,13 @@ _COSTS = (
     Axis("latency", "time of a 96×96 picture, simulated (ms)", digits=1),
     Axis("fab", "mean bits of features (FAB)"),
 )
-_SCORES = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4), "ssim_adabm": ("SSIM (AdaBM)", 4)}
-"""Titles and digits; other scores have their own names and four digits."""
+_SCORES = {
+    "psnr": Axis("psnr", "PSNR (dB)"),
+    "ssim": Axis("ssim", "SSIM", digits=4),
+    "ssim_adabm": Axis("ssim_adabm", "SSIM (AdaBM)", digits=4),
+    "lpips": Axis("lpips", "LPIPS (less is better)", digits=4, less_is_better=True),
+    "dists": Axis("dists", "DISTS (less is better)", digits=4, less_is_better=True),
+}
 
 _TEXTS = {"nan": NOTHING, "inf": "∞"}
 
@@ -183,12 +189,7 @@ def _trade_off(records: Sequence[CellRecord], numbers: dict[str, int]) -> TradeO
     sets = list(
         dict.fromkeys((scores.name, score) for record in own for scores in record.data for score in scores.scores)
     )
-    qualities = tuple(
-        Axis(
-            f"{name} {score}", f"{name}: {_SCORES.get(score, (score, 4))[0]}", digits=_SCORES.get(score, (score, 4))[1]
-        )
-        for name, score in sets
-    )
+    qualities = tuple(_quality(name, score) for name, score in sets)
     series = tuple(
         Series(title, numbers[title], tuple(_point(record) for record in own if record.title == title))
         for title in dict.fromkeys(record.title for record in own)
@@ -200,6 +201,12 @@ def _trade_off(records: Sequence[CellRecord], numbers: dict[str, int]) -> TradeO
         for score in scores.float_scores
     }
     return TradeOff(network_title(records[0]), _COSTS, qualities, series, levels)
+
+
+def _quality(data: str, score: str) -> Axis:
+    """The axis of a score on a data set; of a score that is not known here, by its own name."""
+    known = _SCORES.get(score, Axis(score, score, digits=4))
+    return replace(known, key=f"{data} {score}", title=f"{data}: {known.title}")
 
 
 def _point(record: CellRecord) -> Point:

@@ -52,7 +52,7 @@ function startTradeOffs() {
           x: axis(x.title, x.logarithmic
             ? { type: "logarithmic", grace: "5%", ticks: { callback: (value) => brief(value), maxTicksLimit: 8, autoSkip: true } }
             : { grace: "8%", ticks: { precision: x.digits } }),
-          y: axis(y.title, { grace: "8%" }),
+          y: axis(y.title, { grace: "8%", reverse: y.less_is_better }),
         },
         interaction: { mode: "nearest", intersect: true },
         plugins: {
