@@ -277,3 +277,14 @@ def test_methods_that_learn_with_ground_truth_are_given_the_photographs(tmp_path
     write_png(tmp_path / "photos/1.png", 100, 110, 9)
     again = plan([(own, [titled(short), titled("minmax")])], "cpu")
     assert [new.key == old.key for new, old in zip(again.cells, grid.cells, strict=True)] == [True, False, True]
+
+
+def test_bits_that_follow_the_image_stand_beside_the_scores(tmp_path: Path, low_images: Path) -> None:
+    grid = small_grid(tmp_path, low_images, "adabm:finetuning.epochs=1", "minmax")
+    runs, _ = run_here(grid, tmp_path / "runs")
+    assert [record.reason for record in runs] == ["", "", ""]
+    fab = runs.records[1].data[0].fab
+    assert fab is not None and 2 <= fab <= 8
+    assert runs.records[2].data[0].fab is None
+    assert f"| adabm:finetuning.epochs=1 | W4A4 | 100.0% | {fab:.2f} |" in srquant.bench.show(runs)
+    assert list(read_records(tmp_path / "runs")) == list(runs)
