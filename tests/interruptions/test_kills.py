@@ -32,6 +32,8 @@ TRUTH = ("--set", "training.patch=16", "--set", "training.batch=2", "--set", "tr
 QUANTIZE_PAIRS = ("quantize", "edsr.pth", "--data", "large", *TRUTH, "-o", "OUT/m.safetensors")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "oaptq": (*QUANTIZE, "--method", "oaptq", "--set", "finetuning.epochs=6"),
+    "ptq4sr": (*QUANTIZE, "--method", "ptq4sr", "--set", "finetuning.steps=12"),
+    "adabm": (*QUANTIZE, "--method", "adabm", "--set", "finetuning.epochs=6"),
     "srquant": (*QUANTIZE, "--method", "srquant", "--set", "finetuning.steps=15"),
     "2dquant": (*QUANTIZE, "--method", "2dquant", "--set", "finetuning.steps=12"),
     "pams": (*QUANTIZE_PAIRS, "--method", "pams", "--steps", 12),
