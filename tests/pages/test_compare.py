@@ -196,6 +196,21 @@ def test_layers_are_measured_where_that_is_asked_for(models: dict[str, Path], pi
     assert "Quantized alone, these of 9 layers" in minmax.note
 
 
+@pytest.mark.exhaustive
+def test_exported_files_are_run_in_an_engine(models: dict[str, Path], picture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="no engine for exported files")
+    patches = Calibration.from_low_resolution(models["edsr"].parent / "lr", count=2, size=32)
+    quantized = srquant.quantize(srquant.load(models["edsr"]), patches, srquant.configure("minmax", 8, grid="int8"))
+    srquant.export(quantized, tmp_path / "bytes.onnx", engine="openvino", threads=1)
+    paths = [tmp_path / "bytes.onnx", models["minmax"], models["edsr"]]
+    srquant.compare(paths, [picture], tmp_path / "p.html", device="cpu")
+    (scene,) = blocks(tmp_path / "p.html", 'class="scene"')
+    assert isinstance(scene, dict)
+    assert [each["title"] for each in scene["pictures"]] == ["HR", "bicubic", "edsr", "bytes", "minmax"]
+    text = (tmp_path / "p.html").read_text()
+    assert "edsr ×4, exported" in text and "W8A8" in text
+
+
 def test_curves_of_models_that_learned(models: dict[str, Path], picture: Path, tmp_path: Path) -> None:
     patches = Calibration.from_low_resolution(models["edsr"].parent / "lr", count=2, size=32)
     method = srquant.configure("oaptq", 4, finetuning={"epochs": 2, "batch": 2})
