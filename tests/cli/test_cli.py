@@ -43,6 +43,8 @@ def test_the_whole_way(run, network: Path, low_images: Path, tmp_path: Path) -> 
     assert "body.0.body.0" in text
     assert "made from: edsr.pth" in text
     assert "layers that lose most (of 9" in text
+    assert re.search(r"conv +4/4 +5 +2,880 +1,440\n", text)
+    assert re.search(r"all +9 +7,920 +[\d,]+\n", text)
 
     make_pair(tmp_path / "Set/x4", "1", 4)
     code, text, _ = run("evaluate", out, tmp_path / "Set/x4", "--json", tmp_path / "s.json")
@@ -146,7 +148,7 @@ def test_photographs_and_float_networks(run, network: Path, tmp_path: Path) -> N
         (["--set", "weights=1"], "weights has fields of its own; set one of weights.range"),
         (
             ["--set", "weights.range=all"],
-            "unknown range 'all'; known: bound_search, joint_shrink, least_squares, min_max, percentile",
+            "known: bound_search, density_clipping, joint_shrink, least_squares, min_max, percentile",
         ),
         (["--method", "plq", "--set", "reallocate=perhaps"], "reallocate=perhaps is not true or false"),
         (["--layer", "nothing=8"], "'nothing' matches no layer"),

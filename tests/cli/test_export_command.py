@@ -226,3 +226,26 @@ def test_a_model_that_no_engine_computes_rightly_is_kept(run, low_images: Path, 
     assert error.endswith(f"the quantized model is kept: {kept}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edsr.onnx.safetensors", "edsr.pth"]
     assert load(kept).record is not None
+
+
+def test_speed_of_files(run, model: Path, tmp_path: Path) -> None:
+    assert run("export", model, "-o", tmp_path / "edsr.onnx", "--threads", 1)[0] == 0
+    files = (tmp_path / "edsr.pth", tmp_path / "edsr.onnx", model)
+    code, text, _ = run("bench", "speed", *files, "--size", "30x20", "--rounds", 2, "--threads", 1)
+    assert code == 0
+    assert "30x20 pixels" in text
+    rows = [line for line in text.splitlines() if line.startswith("edsr.")]
+    assert [row.split(")")[0].partition(" (")[::2] for row in rows] == [
+        ("edsr.pth", rows[0].split("(")[1].split(",")[0] + ", float32"),
+        ("edsr.onnx", rows[1].split("(")[1].split(",")[0] + ", W6A8"),
+        ("edsr.safetensors", "PyTorch, simulated"),
+    ]
+    assert all(float(word.replace(",", "")) > 0 for row in rows for word in row.split(")")[1].split())
+    for words, message in (
+        (("--size", "30"), "--size 30 is not a width and height such as 160x90"),
+        (("--rounds", 0), "rounds=0"),
+        ((files[0],), "is given twice; give each file once"),
+    ):
+        code, _, error = run("bench", "speed", *files, *words)
+        assert code == 2
+        assert message in error

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from srquant.cli.options import Device, Scale, ValueRange
+from srquant.cli.speed import speed
 
 bench = typer.Typer(
     no_args_is_help=True, help="Compare methods: networks × methods × bits, on one machine or many; tables of papers."
@@ -171,6 +172,9 @@ def show(
 
     dialects: dict[str | None, Dialect | None] = {None: None, "basicsr": "ssim", "adabm": "ssim_adabm"}
     print(text_of(runs, format, suite=suite, dialect=dialects[ssim], published=published))
+
+
+bench.command("speed")(speed)
 
 
 @bench.command()

@@ -14,7 +14,15 @@ def inspect(model: ModelPath, value_range: ValueRange = None, set_: NetworkSetti
     [bold]srquant inspect edsr-baseline-x4[/bold]
     """
     from srquant import load
-    from srquant.cli.tables import print_coverage, print_file, print_layers, print_losses, print_network, print_record
+    from srquant.cli.tables import (
+        print_coverage,
+        print_file,
+        print_layers,
+        print_losses,
+        print_network,
+        print_record,
+        print_totals,
+    )
     from srquant.fetching import resolve
 
     path = resolve(model, "network")
@@ -23,6 +31,7 @@ def inspect(model: ModelPath, value_range: ValueRange = None, set_: NetworkSetti
     if opened.record is not None:
         print_record(opened.record)
         print_layers(opened)
+        print_totals(opened)
         print_coverage(opened)
         print_losses(opened)
     print_file(path, opened)

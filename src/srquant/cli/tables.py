@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from srquant.analysis.speed import Speed
 from srquant.cli.demonstration import Row
 from srquant.fetching.catalogue import Entry
 from srquant.fetching.fetching import place_of
@@ -17,8 +18,10 @@ from srquant.images.perceptual import SCORES
 from srquant.methods import MethodDescription
 from srquant.model import Model
 from srquant.model.adapting import image_factor
+from srquant.model.layer import CodedWeight
 from srquant.model.record import Record
 from srquant.model.survey import survey
+from srquant.model.swapping import quant_layers
 from srquant.quantizers import Quantizer
 from srquant.support.settings import to_json
 
@@ -90,6 +93,34 @@ def print_coverage(model: Model) -> None:
         print(f"float: {names} ({sum(part for _, part in items):.1%} of the multiply-adds): {reason}")
     if record.folds:
         print(f"folded: {len(record.folds)} batch normalisations into the convolutions before them")
+
+
+def print_totals(model: Model) -> None:
+    """What is quantized, by kind and bits: layers, weights and their bytes."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for layer in quant_layers(model.network).values():
+        weight = layer.right
+        bits = f"{layer.quantizers()['right'].bits}/{layer.left.bits}"
+        count = weight.get_buffer("codes").numel() if isinstance(weight, CodedWeight) else 0
+        row = rows.setdefault((layer.product.kind, bits), [0, 0, 0])
+        for place, more in enumerate((1, count, -(-count * layer.quantizers()["right"].bits // 8))):
+            row[place] += more
+    table = _table("quantized", "bits (weight/act.)", "layers", "weights", "bytes of codes")
+    for (kind, bits), numbers in sorted(rows.items()):
+        table.add_row(kind, bits, *(f"{number:,}" for number in numbers))
+    table.add_row("all", "", *(f"{sum(row[place] for row in rows.values()):,}" for place in range(3)))
+    _print(table)
+
+
+def print_speeds(speeds: Sequence[Speed], measured: str) -> None:
+    """A row for each file; the first is what the others are compared with."""
+    table = _table(measured, "ms", "LR megapixels/s", "times as fast", "slowest round (ms)")
+    for row in speeds:
+        slowest = f"{1000 * max(row.seconds):.1f}"
+        table.add_row(
+            row.name, f"{row.milliseconds:.1f}", f"{row.megapixels_per_second:.3f}", f"{row.times:.2f}", slowest
+        )
+    _print(table)
 
 
 def print_losses(model: Model) -> None:
