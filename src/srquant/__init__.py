@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from srquant.images.evaluation import Scores as Scores
     from srquant.learning.photographs import Photographs as Photographs
     from srquant.methods import DAQ as DAQ
+    from srquant.methods import DDTB as DDTB
     from srquant.methods import DOBI as DOBI
     from srquant.methods import MSE as MSE
     from srquant.methods import OAPTQ as OAPTQ
@@ -64,6 +65,7 @@ _HOMES = {
     "srquant.learning.photographs": ("Photographs",),
     "srquant.methods": (
         "DAQ",
+        "DDTB",
         "DOBI",
         "MSE",
         "OAPTQ",

@@ -173,8 +173,8 @@ def test_eight_bits_stay_close_to_float(method: str, network: str, low_images: P
     images = patches.batch(range(3))
     expected = teacher(images)
     error = (student(images) - expected).square().mean() / expected.var()
-    # Percentile clips 1 % on each side, whatever the bits.
-    assert float(error) < (0.2 if method == "percentile" else 0.01)
+    # Percentile, and DDTB of weights, clip 1 % on each side, whatever the bits.
+    assert float(error) < (0.2 if method in ("percentile", "ddtb") else 0.01)
 
 
 @each_method

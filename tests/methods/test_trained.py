@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import srquant
 from srquant.learning import state as states
+from srquant.learning import truth
 from srquant.learning.comparison import Comparison
 from srquant.learning.order import once_each
 from srquant.learning.photographs import Photographs
@@ -24,6 +26,7 @@ from srquant.model.layer import FollowingWeight
 from srquant.model.swapping import quant_layers
 from srquant.quantizers import Symmetric, Uniform
 from srquant.support.errors import ArgumentError, FinetuningError, ImageError
+from srquant.support.processes import Processes
 
 TRAINED = sorted(name for name, kind in METHODS.items() if kind.needs == "pairs")
 SHORT = TruthSettings(steps=9, epochs=3, batch=2, patch=16, decay_every=1)
@@ -200,6 +203,20 @@ def test_the_estimate_grows_with_the_budget(edsr: Model, pairs: Photographs) -> 
 def test_photographs_too_small_for_the_crops_are_refused(edsr: Model, pairs: Photographs) -> None:
     with pytest.raises(ImageError, match=r"0\.png is too small for LR crops of 24x24"):
         srquant.quantize(edsr, pairs, PAMS(training=TruthSettings(steps=2, batch=1, patch=24)))
+
+
+def test_photographs_of_another_scale_are_refused(edsr: Model, photos: Path) -> None:
+    halves = Photographs.of(photos, 2, 16)
+    with pytest.raises(ArgumentError, match=r"makes LR images 2 times smaller, .*\(folder, 4, 16\)"):
+        srquant.quantize(edsr, halves, PAMS(training=SHORT))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(
+    edsr: Model, pairs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truth, "processes", lambda _device: nullcontext(Processes(0, 3)))
+    with pytest.raises(ArgumentError, match=r"^training\.batch=2 cannot be divided equally among 3 processes"):
+        PAMS(training=SHORT).quantize(edsr, pairs)
 
 
 def test_weights_have_quantizers_of_their_own() -> None:

@@ -82,6 +82,8 @@ def quantize(
 
     [bold]srquant quantize edsr_x4.pth --method oaptq --calibration lr/ -o out.safetensors[/bold]
 
+    [bold]srquant quantize edsr_x4.pth --method pams --data photos/ --steps 30000 -o out.safetensors[/bold]
+
     [bold]srquant quantize swinir.pth --method mse --bits 8 --weight-bits 4 --calibration lr/ -o out.safetensors[/bold]
 
     [bold]srquant quantize edsr_x4.pth --calibration lr/ --layer 'body.0.*=8' -o out.safetensors[/bold]

@@ -25,6 +25,7 @@ from srquant.learning.settings import TruthSettings
 from srquant.learning.stages import Mover, Stage
 from srquant.model.record import Epoch
 from srquant.networks.base import SRNetwork
+from srquant.support.errors import ArgumentError
 from srquant.support.processes import processes
 
 
@@ -142,8 +143,15 @@ def learn_from_truth(
     Raises:
         FinetuningError: The loss is not finite, learning diverged, or the state belongs to another run.
         ImageError: A photograph is too small for a crop.
+        ArgumentError: LR images of the photographs are of another scale than the network's, or the batch cannot be
+            divided equally among the processes.
         OutputError: The state cannot be written.
     """
+    if photographs.scale != student.scale:
+        raise ArgumentError(
+            f"data={photographs!r} makes LR images {photographs.scale} times smaller, and the network enlarges "
+            f"{student.scale} times; pass Photographs.of(folder, {student.scale}, {settings.patch})"
+        )
     photographs.require(settings.patch)
     student.requires_grad_(False)
     device = next(teacher.parameters()).device
@@ -153,6 +161,10 @@ def learn_from_truth(
         return settings.rate * exponential(turn.epoch // settings.decay_every, settings.decay)
 
     with processes(device) as group:
+        if settings.batch % group.count:
+            raise ArgumentError(
+                f"training.batch={settings.batch} cannot be divided equally among {group.count} processes"
+            )
         watch = Watch(loss, device, settings, loss.input_layers)
         truth = Truth(crops, partial(watch.outputs, teacher) if loss.teacher else None)
         comparison = Comparison(student, teacher, crops, watch, truth, loss, settings.micro_batch, group, loss.join)

@@ -10,6 +10,7 @@ from srquant.methods.adabm import AdaBM as AdaBM
 from srquant.methods.base import BitsOf, Needs
 from srquant.methods.base import Method as Method
 from srquant.methods.daq import DAQ as DAQ
+from srquant.methods.ddtb import DDTB as DDTB
 from srquant.methods.minmax import MinMax as MinMax
 from srquant.methods.mse import MSE as MSE
 from srquant.methods.oaptq import OAPTQ as OAPTQ

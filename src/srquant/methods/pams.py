@@ -60,8 +60,9 @@ class PAMS(Trained):
     Differs: the release starts from random weights, here they are the float network's. It quantizes the two addends of
     each residual sum instead of the input of the convolution that reads the sum; here every operand of a multiplication
     is quantized. It keeps the epoch that is best on Set14; here the last iterate counts. Steps of α are of networks
-    whose images lie in 0…255, and as much smaller as images are. The release trains RDN on LR patches of 24
-    (``training.patch=24``).
+    whose images lie in 0…255, and as much smaller as images are.
+    The release trains RDN on LR patches of 24 (``training.patch=24``). Of micro-batches, the first epoch's α is that of
+    the last.
     """
 
     name = "pams"

@@ -16,6 +16,7 @@ from srquant.quantizers.channel_factor import Scaled as Scaled
 from srquant.quantizers.channel_factor import times_factor as times_factor
 from srquant.quantizers.channel_factor import without_factor as without_factor
 from srquant.quantizers.distribution_aware import DistributionAware as DistributionAware
+from srquant.quantizers.gated_uniform import GatedUniform as GatedUniform
 from srquant.quantizers.granularity import Granularity as Granularity
 from srquant.quantizers.granularity import PerChannel as PerChannel
 from srquant.quantizers.granularity import PerTensor as PerTensor
