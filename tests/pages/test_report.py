@@ -22,7 +22,7 @@ from srquant.images import Calibration
 from srquant.learning.identity import digest_of_network
 from srquant.model.record import LayerLoss, LayerLosses
 from srquant.pages.contents import Page
-from srquant.pages.describing_runs import describe, layers_of_record
+from srquant.pages.describing_runs import describe, distinct, layers_of_record
 from srquant.support.errors import ArgumentError, ImageError, RecordWarning, UnknownNameError
 
 CURVE = tuple({"number": n, "stage": "learn", "losses": {"L": 1 / n}} for n in (1, 2, 3))
@@ -271,6 +271,17 @@ def test_layers_that_lose_most_are_named() -> None:
         "Quantized alone, these of 9 layers move the output furthest from the float network's: head.0 (31.5 dB); "
         "all together: 30.0 dB."
     )
+
+
+def test_a_method_that_was_run_twice_at_a_width_says_in_what_it_differs() -> None:
+    once, twice = (replace(record("plq", 28.5), key=letter * 64) for letter in "ab")
+    other = replace(record("plq", 28.7, 4, 3), settings=once.settings | {"edges": "none"})
+    wide, mse = record("plq", 28.9, 8, 4), record("mse", 28.0, 4, 5)
+    titles = [each.title for each in distinct([FLOAT, once, other, wide, mse])]
+    assert titles == ["float", "plq (edges 8bit)", "plq (edges none)", "plq (edges 8bit)", "mse"]
+    titles = [each.title for each in distinct([FLOAT, once, twice, FLOAT])]
+    assert titles == ["float", "plq aaaaaa", "plq bbbbbb", "float"]
+    assert distinct([FLOAT, once, wide, mse]) == [FLOAT, once, wide, mse]
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,9 @@ _SCORES = {
 
 _TEXTS = {"nan": NOTHING, "inf": "∞"}
 
+_PROTOCOL = ("edges", "granularity", "scope")
+"""Of a record, what a method may be run with more than once."""
+
 Groups = Sequence[Sequence[CellRecord]]
 """Records by network."""
 
@@ -63,6 +67,29 @@ def quantized_in(records: Iterable[CellRecord]) -> list[CellRecord]:
 def title_of(record: CellRecord) -> str:
     """Of a model, as W4A4 behind its method."""
     return f"{record.title} {record.bits}" if record.method != FLOAT else FLOAT
+
+
+def distinct(records: Sequence[CellRecord]) -> list[CellRecord]:
+    """Records of a network under titles that tell those of one width apart.
+
+    Where a method was run more than once at a width, its title says in what it differs: edges, granularity of the
+    weights, scope; and the beginning of the key where that is the same too.
+    """
+
+    def clashing(own: Sequence[CellRecord]) -> set[str]:
+        counts = Counter((record.title, record.bits) for record in own if record.method != FLOAT)
+        return {title for (title, _), count in counts.items() if count > 1}
+
+    def by_protocol(record: CellRecord) -> CellRecord:
+        same = [other for other in records if other.title == record.title]
+        differ = [name for name in _PROTOCOL if len({getattr(other, name) for other in same}) > 1]
+        words = ", ".join(f"{name} {getattr(record, name)}" for name in differ)
+        return replace(record, title=f"{record.title} ({words})") if words else record
+
+    titles = clashing(records)
+    told = [by_protocol(record) if record.title in titles else record for record in records]
+    titles = clashing(told)
+    return [replace(each, title=f"{each.title} {each.key[:6]}") if each.title in titles else each for each in told]
 
 
 def network_title(record: CellRecord) -> str:

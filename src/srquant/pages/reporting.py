@@ -20,7 +20,7 @@ from srquant.pages.comparing import enlarged
 from srquant.pages.comparison import Comparison
 from srquant.pages.contenders import Contender
 from srquant.pages.contents import Layers, Scene
-from srquant.pages.describing_runs import describe, layers_of_record, network_title, quantized_in, title_of
+from srquant.pages.describing_runs import describe, distinct, layers_of_record, network_title, quantized_in, title_of
 from srquant.pages.layers import layers_of, measured_inputs
 from srquant.pages.pictures import BUDGET
 from srquant.pages.rendering import write_page
@@ -99,7 +99,7 @@ def report(
     if output.suffix != ".html":
         raise ArgumentError(f"output={output}: pages are written as .html files; give a name that ends so")
     found = runs if isinstance(runs, Runs) else read_records(runs)
-    groups = grouped(found, None if suite is None else suite_named(suite))
+    groups = [distinct(records) for records in grouped(found, None if suite is None else suite_named(suite))]
     if not groups:
         raise ArgumentError(f"{found.folder} holds no records of {suite or 'a bench'}; srquant bench run makes them")
     require_apart(output, *(Path(each) for each in networks if not isinstance(each, Model)), *_files_of(found))
