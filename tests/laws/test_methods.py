@@ -16,6 +16,7 @@ from srquant.images import Calibration
 from srquant.learning.photographs import Photographs
 from srquant.learning.settings import LearningSettings, TruthSettings
 from srquant.methods import Method, all_methods
+from srquant.methods.base import ObservationSettings
 from srquant.model import Model, load
 from srquant.model.layer import CodedWeight
 from srquant.model.observing import hooks
@@ -32,6 +33,7 @@ SHORT: dict[str, dict[str, object]] = {
 }
 PAIRS = sorted(name for name, kind in all_methods().items() if kind.needs == "pairs")
 SHORT |= {name: {"training": TruthSettings(steps=6, epochs=3, batch=2, patch=16, rate=1e-6)} for name in PAIRS}
+SHORT["ddtb"] |= {"observation": ObservationSettings(batch=4)}
 """Fields of methods whose defaults take long. All that can be learned is learned here too."""
 
 
