@@ -181,6 +181,7 @@ def test_no_archive(unpacked: Callable[[str, bytes], dict[str, bytes]], content:
         (zipped({"a": bytes(1000)})[:-30], True, "cut short"),
         (gzip.compress(b"no tar"), True, "no archive"),
     ],
+    ids=["empty", "tag", "page", "pointer", "rar", "cut short", "gzip"],  # contents hold the time, and names must not
 )
 def test_files_that_are_something_else(tmp_path: Path, content: bytes, archive: bool, said: str) -> None:
     (tmp_path / "file").write_bytes(content)
