@@ -117,7 +117,9 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return pytree.tree_map_only(Tensor, back, result)
 
 
-_BETWEEN_DEVICES = ("_to_copy", "copy_", "to")
+_BETWEEN_DEVICES = ("_to_copy", "copy_", "to", "new_empty_strided")
+"""What moves a tensor, or makes one like it: gradients of another memory order are copied so, where PyTorch thinks that
+the tensor is."""
 _MOVING: list[torch.device] = []
 """Where a tensor is being moved to."""
 _INDEXING = ("index", "index_put_", "index_put", "_unsafe_index")

@@ -103,7 +103,7 @@ def test_work_is_saved(edsr: Model, calibration: Calibration, pairs: PairFolder,
     monkeypatch.setattr(torch.nn.Conv2d, "forward", counting)
     sensitivity(edsr, quantized, list(pairs)[:1], weights=True)
     count = len(quant_layers(quantized.network))
-    prepared_and_float = 3 * count
+    prepared_and_float = 4 * count
     assert calls == prepared_and_float + count * (count - 1) // 2
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from srquant.engines import TARGETS, open_exported
 from srquant.engines.agreement import export_onnx
-from srquant.engines.exported import read_contract
+from srquant.engines.exported import Contract, read_contract
 from srquant.engines.onnx import write_onnx
 from srquant.engines.operands import ExportSettings, IntegerOperands
 from srquant.engines.runtimes import openvino
@@ -468,7 +468,8 @@ def test_files_of_others_and_missing_ones(tmp_path: Path, low_images: Path) -> N
         open_exported(path)
     write_onnx(quantized("edsr", "w8a8", low_images), path, ExportSettings())
     content = onnx.load(path)
-    content.metadata_props[0].value = '{"scale": 4}'
+    (said,) = (entry for entry in content.metadata_props if entry.key == Contract.KEY)
+    said.value = '{"scale": 4}'
     onnx.save(content, path)
     with pytest.raises(ModelFileError, match="what it says of itself cannot be read"):
         open_exported(path)

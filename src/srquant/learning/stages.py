@@ -81,11 +81,12 @@ class Mover:
         factors = {name: group.factor for group in stage.groups for name in group.parameters}
         slopes = {name: slope for group in stage.groups for name, slope in group.slopes.items()}
         for (name, leaf), slot in zip(self._leaves.items(), self.adam.param_groups, strict=True):
-            leaf.grad = self.parameters[name].grad if name in factors else None
-            if leaf.grad is not None and name in self._relative:
-                leaf.grad = leaf.grad * self.parameters[name]
-            if leaf.grad is not None and name in slopes:
-                leaf.grad = leaf.grad * slopes[name]
+            slope = self.parameters[name].grad if name in factors else None
+            if slope is not None and name in self._relative:
+                slope = slope * self.parameters[name]
+            if slope is not None and name in slopes:
+                slope = slope * slopes[name]
+            leaf.grad = slope
             slot["lr"] = rate * factors.get(name, 0.0)
         self.adam.step()
         for name in factors.keys() & self._relative:

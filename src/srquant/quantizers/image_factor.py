@@ -92,7 +92,7 @@ def mean_slope(images: Tensor) -> Tensor:
     Borders are repeated. The filter is (−1, 0, 1) along one axis and (1, 2, 1) along the other, divided by 8.
     """
     values = images if images.dtype == torch.float64 else images.float()
-    weights = values.new_tensor(_LUMA)[:, None, None]
+    weights = torch.tensor(_LUMA, dtype=values.dtype, device=values.device)[:, None, None]
     luma = F.pad((values * weights).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     across, down = luma[..., 2:] - luma[..., :-2], luma[..., 2:, :] - luma[..., :-2, :]
     slopes = _smoothed(across, -2), _smoothed(down, -1)
