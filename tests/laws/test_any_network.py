@@ -107,7 +107,7 @@ def test_published_architectures(name: str, calibration: Calibration, tmp_path: 
 class _Distinct(TorchFunctionMode):
     """How many values the operands of each product have that runs, in its worst run."""
 
-    PRODUCTS = (F.conv2d, F.conv_transpose2d, F.linear, torch.matmul, Tensor.__matmul__)
+    PRODUCTS = (F.conv2d, F.conv_transpose2d, F.linear, torch.matmul, torch.linalg.matmul, Tensor.__matmul__)
 
     def __init__(self) -> None:
         super().__init__()
