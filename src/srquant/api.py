@@ -203,10 +203,10 @@ def export(
     """
     from srquant.engines.agreement import export_onnx
     from srquant.engines.comparing import test_patch
-    from srquant.engines.operands import ExportSettings
+    from srquant.engines.operands import settings_for
 
     check("threads", threads, Threads | None)
-    settings = ExportSettings(tile, storage, range, activations, precision, processor)
+    settings = settings_for(processor, range, tile=tile, storage=storage, activations=activations, precision=precision)
     patch = test_patch(_PATCH, _PATCH)
     warn_if_unlike(model.network, patch, model(patch))
     return export_onnx(model, Path(target), settings, engine, threads)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ from tests.conftest import small_networks, write_png
 from tests.engines.here import saturating
 from tests.images.test_pairs import make_pair
 
+import srquant
 from srquant import load
 from srquant.engines import TARGETS, open_exported, saturates
 from srquant.engines.runtimes import onnxruntime
 from srquant.images import read_picture
+from srquant.support.errors import MissingExtraError, OutputError
 
 
 def quantize(run, images: Path, folder: Path, *options: object) -> Path:
@@ -206,6 +210,8 @@ def test_a_float_network_is_exported_too(run, tmp_path: Path) -> None:
         (("-o", "m.safetensors"), "this is no exported file, which some options are for; name it .onnx"),
         (("-o", "m.onnx", "--tile", "9"), "--tile 9 is neither a height and width such as 64x64"),
         (("-o", "m.onnx", "--tile", "8x8"), "height and width must be at least 32"),
+        (("-o", "m.onnx", "--for", "avx2", "--range", "full"), "the processor decides the range; leave one out"),
+        (("-o", "m.onnx", "--activations", "float", "--range", "reduced"), "there are no byte products; leave it out"),
     ],
 )
 def test_what_cannot_be_exported_is_said_first(run, low_images: Path, tmp_path: Path, words, message: str) -> None:
@@ -228,13 +234,36 @@ def test_a_model_that_no_engine_computes_rightly_is_kept(run, low_images: Path, 
     assert load(kept).record is not None
 
 
+def test_an_engine_that_is_not_there_is_missed_first(run, low_images: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    out = tmp_path / "edsr.onnx"
+    code, text, error = run(*in_one_command(tmp_path, low_images, "-o", out, "--engine", "onnxruntime"))
+    assert code == 2
+    assert "pip install 'srquant[onnxruntime]'" in error
+    assert "calibrating" not in text
+
+
+@pytest.mark.parametrize("error", [MissingExtraError("running it", "onnxruntime"), OutputError("the disk is full")])
+def test_whatever_goes_wrong_at_the_end_the_model_is_kept(
+    run, low_images: Path, tmp_path: Path, monkeypatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(srquant, "export", fails)
+    code, _, said = run(*in_one_command(tmp_path, low_images, "-o", tmp_path / "edsr.onnx"))
+    assert code == 2
+    assert said.endswith(f"; the quantized model is kept: {tmp_path / 'edsr.onnx.safetensors'}\n")
+    assert load(tmp_path / "edsr.onnx.safetensors").record is not None
+
+
 def test_speed_of_files(run, model: Path, tmp_path: Path) -> None:
     assert run("export", model, "-o", tmp_path / "edsr.onnx", "--threads", 1)[0] == 0
     files = (tmp_path / "edsr.pth", tmp_path / "edsr.onnx", model)
     code, text, _ = run("bench", "speed", *files, "--size", "30x20", "--rounds", 2, "--threads", 1)
     assert code == 0
     assert "30x20 pixels" in text
-    rows = [line for line in text.splitlines() if line.startswith("edsr.")]
+    rows = [line.removeprefix(f"{tmp_path}/") for line in text.splitlines() if "edsr." in line]
     assert [row.split(")")[0].partition(" (")[::2] for row in rows] == [
         ("edsr.pth", rows[0].split("(")[1].split(",")[0] + ", float32"),
         ("edsr.onnx", rows[1].split("(")[1].split(",")[0] + ", W6A8"),
@@ -249,3 +278,7 @@ def test_speed_of_files(run, model: Path, tmp_path: Path) -> None:
         code, _, error = run("bench", "speed", *files, *words)
         assert code == 2
         assert message in error
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "edsr.onnx", tmp_path / "other/edsr.onnx")
+    same_name = (tmp_path / "edsr.onnx", tmp_path / "other/edsr.onnx")
+    assert run("bench", "speed", *same_name, "--size", "30x20", "--rounds", 1, "--threads", 1)[0] == 0

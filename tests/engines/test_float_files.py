@@ -14,7 +14,7 @@ from srquant import export
 from srquant.api import configure
 from srquant.engines import TARGETS, open_exported
 from srquant.engines.onnx import require_exportable, write_onnx
-from srquant.engines.operands import ExportSettings
+from srquant.engines.operands import RANGES, ExportSettings
 from srquant.images import Calibration
 from srquant.model import Model
 from srquant.model.swapping import without_activation_quantizers
@@ -79,6 +79,8 @@ def test_settings_that_do_not_fit(calibration: Calibration, tmp_path: Path) -> N
         export(model, tmp_path / "m.onnx", range="full", processor="avx2")
     with pytest.raises(ArgumentError, match=r"range=reduced with activations=float: there are no byte products"):
         export(model, tmp_path / "m.onnx", range="reduced", activations="float")
+    with pytest.raises(ArgumentError, match=r"processor=.sse2"):
+        export(model, tmp_path / "m.onnx", processor="sse2")  # pyright: ignore
     with pytest.raises(ArgumentError, match=r"precision=.bfloat16"):
         export(model, tmp_path / "m.onnx", precision="bfloat16")  # pyright: ignore
     assert not list(tmp_path.iterdir())
@@ -88,7 +90,7 @@ def test_settings_that_do_not_fit(calibration: Calibration, tmp_path: Path) -> N
 def test_files_for_other_processors(processor: str, form: str, calibration: Calibration, tmp_path: Path) -> None:
     settings = {"weights": {"granularity": "per_channel"}, "edges": "none", "grid": "int8"}
     model = configure("minmax", 8, **settings).quantize(Model(small_networks()["edsr"], "edsr.pth"), calibration)
-    contract = write_onnx(model, tmp_path / "m.onnx", ExportSettings(processor=processor))  # pyright: ignore
+    contract = write_onnx(model, tmp_path / "m.onnx", ExportSettings(range=RANGES[processor]))  # pyright: ignore
     assert contract.export["range"] == form
     assert contract.saturates == (form == "full")
 

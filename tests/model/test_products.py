@@ -173,11 +173,14 @@ def test_what_is_no_product_of_two_activations_stays() -> None:
     torch.testing.assert_close(prepared.network(images), model.network(images))
 
 
-def test_a_network_that_would_compute_something_else_is_left_as_it_was() -> None:
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_network_that_would_compute_something_else_is_left_as_it_was(refuses: bool) -> None:
     class Counting(nn.Module):
         """Looks at its own modules."""
 
         def forward(self, x: Tensor) -> Tensor:
+            if refuses and list(self.children()):
+                raise ValueError("there is a module that was not there")
             return x + x.mT.mT @ x.new_ones(x.shape[-1], x.shape[-1]) * (1 + len(list(self.children())))
 
     model = _model(Counting())

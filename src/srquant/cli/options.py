@@ -353,6 +353,19 @@ class ExportOptions:
             raise ArgumentError(f"--tile {self.tile} is neither a height and width such as 64x64, nor dynamic")
         return int(height), int(width)
 
+    def require_possible(self, output: Path) -> None:
+        """Refuse, before long work starts, options that break a rule and an engine that is not there.
+
+        Raises:
+            SrquantError: They do, or it is not.
+        """
+        from srquant.engines.operands import settings_for
+        from srquant.support.settings import Threads, check
+
+        check("threads", self.threads, Threads | None)
+        settings_for(self.for_, self.range_, tile=self.size, storage=self.storage, activations=self.activations)
+        target_named(self.engine).imported(output.name)
+
     def write(self, model: Model, output: Path, **more: Any) -> None:
         """Write a model, check the file, and say how it went.
 

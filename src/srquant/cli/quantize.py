@@ -114,6 +114,7 @@ def quantize(
     state = state_of(output)
     model = network.load()
     if exported and first:
+        export.require_possible(output)
         require_exportable(model, export.size)
     given = data.open_for(configuration, model.scale)
     if first:
@@ -149,12 +150,12 @@ def write_exported(export: ExportOptions, quantized: Model, output: Path) -> Non
     """Write the exported file; where that fails, keep the model beside it, so that the work is not lost.
 
     Raises:
-        SrquantError: See :func:`srquant.export`.
+        ExportError: See :func:`srquant.export`.
     """
-    from srquant.support.errors import SrquantError
+    from srquant.support.errors import ExportError, SrquantError
 
     try:
         export.write(quantized, output)
-    except (SrquantError, OSError) as error:
+    except SrquantError as error:
         kept = quantized.save(output.with_name(f"{output.name}.safetensors"))
-        raise type(error)(f"{error}; the quantized model is kept: {kept}") from error
+        raise ExportError(f"{error}; the quantized model is kept: {kept}") from error

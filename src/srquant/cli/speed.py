@@ -68,7 +68,7 @@ def _open(path: Path, folder: Path, engine: str | None, threads: int | None) -> 
 
     def exported(file: Path) -> tuple[str, Exported]:
         opened = open_exported(file, engine, threads)
-        return f"{path.name} ({opened.engine}, {opened.contract.bits})", opened
+        return f"{path} ({opened.engine}, {opened.contract.bits})", opened
 
     if path.suffix == ".onnx":
         return exported(path)
@@ -78,4 +78,4 @@ def _open(path: Path, folder: Path, engine: str | None, threads: int | None) -> 
         return exported(folder / "float.onnx")
     if threads is not None:
         torch.set_num_threads(threads)
-    return f"{path.name} (PyTorch, simulated)", model
+    return f"{path} (PyTorch, simulated)", model

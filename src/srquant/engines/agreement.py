@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from srquant.engines import Target, saturates, target_named
@@ -20,7 +19,6 @@ from srquant.engines.onnx import can_saturate, require_fitting, require_onnx, wr
 from srquant.engines.operands import ExportSettings, Range
 from srquant.engines.written import as_written
 from srquant.model import Model
-from srquant.model.swapping import without_activation_quantizers
 from srquant.support.errors import ExportError, SaturationWarning
 from srquant.support.files import replacing
 
@@ -120,19 +118,19 @@ def export_onnx(
         return export_floats(model, path, settings, target, threads)
     coarser = can_saturate(model)
     saturating = coarser and saturates(target.name)
-    kept = settings.range_for_processor
+    kept = settings.range
     if kept == "auto":
         kept = "reduced" if saturating else "full"
     tried: dict[Range, float] = {}
     with replacing(path) as temporary:
 
         def run(form: Range) -> Exported:
-            write_onnx(model, temporary, replace(settings, range=form, processor="this"))
+            write_onnx(model, temporary, replace(settings, range=form))
             exported = open_quietly(temporary, target, threads, path)
             tried[form] = psnr_on_patch(model, exported)
             return exported
 
-        if settings.range_for_processor == "auto" and kept == "reduced":
+        if settings.range == "auto" and kept == "reduced":
             run("full")
         exported = run(kept)
         written = as_written(model, kept)
@@ -184,13 +182,7 @@ def needed_psnr(rounding: float) -> float:
 
 def rounding_psnr(model: Model, size: tuple[int, int] | None) -> float:
     """PSNR in dB between a model and itself with activations that are not rounded, on the test patches."""
-    network = without_activation_quantizers(model.network)
-
-    def bare(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return network(images.to(model.device) * network.value_range) / network.value_range
-
-    return psnr_between(model, bare, size)
+    return psnr_between(model, as_written(model, "full", "float"), size)
 
 
 def _refusal(target: Target, form: Range, psnr: float, rounding: float, why: str) -> str:

@@ -81,8 +81,7 @@ def write_onnx(model: Model, path: Path, settings: ExportSettings) -> Contract:
     require_onnx(path)
     require_fitting(model, settings)
     if settings.range == "auto":
-        asked = settings.range_for_processor
-        settings = replace(settings, range="full" if asked == "auto" else asked, processor="this")
+        settings = replace(settings, range="full")
     record = model.record
     model = model.to("cpu")  # where it is followed
     contract = replace(_contract(model, settings.tile), export=to_json(settings))
@@ -130,7 +129,7 @@ def require_fitting(model: Model, settings: ExportSettings) -> None:
                 f"the float network, or leave it out"
             )
         return
-    for name in ("storage", "range", "activations", "processor"):
+    for name in ("storage", "range", "activations"):
         if (value := getattr(settings, name)) != getattr(usual, name):
             raise ArgumentError(
                 f"{name}={value} is for quantized models, and {model.source} is a float network; quantize it first, "

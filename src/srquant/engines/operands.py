@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,13 +13,15 @@ from srquant.model.layer import CodedWeight, QuantLayer
 from srquant.quantizers import Quantizer, ScaledUniform
 from srquant.quantizers.numerics.integers import WIDTH, IntegerGrid
 from srquant.support.errors import ArgumentError
-from srquant.support.settings import Checked
+from srquant.support.settings import Checked, check
 
 Storage = Literal["int8", "int4"]
 Range = Literal["auto", "full", "reduced"]
 Activations = Literal["int8", "float"]
 Precision = Literal["float32", "float16"]
 Processor = Literal["this", "amx", "vnni", "avx2"]
+RANGES: dict[Processor, Range] = {"this": "auto", "amx": "full", "vnni": "full", "avx2": "reduced"}
+"""What a processor asks for: AMX and VNNI add byte products in 32 bits; AVX2 adds pairs in 16, where they saturate."""
 _INT32 = (1 << 31) - 1
 _REDUCED = 64
 """Two products of 255 and this fit 16 bits, in which processors without VNNI or AMX add pairs."""
@@ -35,12 +37,10 @@ class ExportSettings(Checked):
         storage: ``int4`` stores weights of up to four bits in half a byte each, widened when the file is opened.
         range: ``reduced`` makes weights coarser where they are beyond ±64, so that no two products leave 16 bits;
             ``full`` keeps them. ``auto`` is for :func:`~srquant.engines.agreement.export_onnx` to decide; where a file
-            is written without running it, it is what the processor asks for, ``full`` for this one.
+            is written without running it, it is ``full``.
         activations: ``float`` rounds no activation: weights are stored as integers, and the engine computes in float.
             A small file whose pictures are nearly those of the float network.
         precision: In which a float network is stored and computed. Images are float32 on both sides all the same.
-        processor: On which the file shall run: ``amx`` and ``vnni`` sum byte products in 32 bits and keep the weights'
-            full range; on ``avx2`` pairs of them saturate, so it needs the reduced one. ``this`` finds out.
     """
 
     tile: tuple[Length, Length] | None = None
@@ -48,22 +48,28 @@ class ExportSettings(Checked):
     range: Range = "auto"
     activations: Activations = "int8"
     precision: Precision = "float32"
-    processor: Processor = "this"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.range != "auto" and self.processor != "this":
-            raise ArgumentError(
-                f"range={self.range} and processor={self.processor}: the processor decides the range; leave one out"
-            )
         if self.activations == "float" and self.range == "reduced":
             raise ArgumentError("range=reduced with activations=float: there are no byte products; leave it out")
 
-    @property
-    def range_for_processor(self) -> Range:
-        """What the processor asks for; ``auto`` if it is this one, and nothing else was said."""
-        asked: dict[Processor, Range] = {"this": self.range, "amx": "full", "vnni": "full", "avx2": "reduced"}
-        return asked[self.processor]
+
+def settings_for(processor: Processor, range: Range = "auto", **fields: Any) -> ExportSettings:
+    """How a model is written for a processor.
+
+    Args:
+        processor: Decides the range; ``this`` leaves it as it is given.
+        range: Of the weights.
+        **fields: The other fields.
+
+    Raises:
+        ArgumentError: There is no such processor, a range is given beside it, or a field breaks its rule.
+    """
+    check("processor", processor, Processor)
+    if range != "auto" and processor != "this":
+        raise ArgumentError(f"range={range} and processor={processor}: the processor decides the range; leave one out")
+    return ExportSettings(range=range if processor == "this" else RANGES[processor], **fields)
 
 
 class IntegerOperands:

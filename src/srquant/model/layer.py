@@ -147,7 +147,7 @@ class BareLayer(nn.Module):
         self.bias = layer.bias
         self.weight: Tensor | None
         decoded = None if isinstance(layer.right, Quantizer) else without_factor(layer.right(), layer.left).detach()
-        self.register_buffer("weight", decoded)
+        self.register_parameter("weight", None if decoded is None else nn.Parameter(decoded, requires_grad=False))
 
     def forward(self, *operands: Tensor, **named: Tensor) -> Tensor:
         """The product of the operands; see :meth:`QuantLayer.forward`."""
